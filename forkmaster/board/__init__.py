@@ -1,0 +1,1 @@
+"""The board: heartbeat files in shared memory that everything that watches reads.  Floor 1."""

@@ -1,0 +1,95 @@
+"""The bytes of a slot: one heartbeat file, as 8-byte words.
+
+A slot is written by one process and read by any.  There is no lock: an aligned 8-byte store
+is atomic on every machine that runs Linux, so a reader sees each word either before or after.
+Times are CLOCK_MONOTONIC nanoseconds; 0 means "never".
+
+    word 0..15     identity, state, beat
+    word 16..47    counters, which only grow (but CONNECTIONS and IN_FLIGHT, which are levels)
+    word 64..95    histogram of request durations, bucket i counts those under 2**i microseconds
+    byte 1024..    records: the requests in flight and the last ones finished
+
+**Records.**  One table serves as the list of requests in flight and as the ring of the last ones:
+a request takes the record that was finished longest ago, so what is not in flight is history.
+A record is in flight while its END is 0 and its START is not.  START doubles as the sequence
+number that makes the strings safe to read: the writer stores 0, then the strings, then the new
+START; a reader copies, then looks whether START is still what it was, and drops the copy if not.
+The request is kept as the first bytes of its head, as received; a reader cuts it at the first
+CR.  Formatting it would cost the worker more than the rest of the record together.
+"""
+
+from __future__ import annotations
+
+VERSION_NUMBER = 1
+MAGIC = 0x464D_5301_0000_0000 | VERSION_NUMBER  # "FMS", format 1
+
+# Identity and life, words 0 to 15.
+MAGIC_WORD = 0
+PID = 1
+SERIAL = 2
+GENERATION = 3
+STARTED = 4  # when the process was forked
+READY = 5  # when it became ready
+KIND = 6  # an index into KINDS
+STATE = 7  # a value of State below
+FLAGS = 8  # bits: WANT_RECYCLE …
+BEAT = 9  # "my loop ran at T"
+RECORD_COUNT = 10
+EXTENDED = 11  # "do not judge my beat before T", asked for by the application
+
+# Counters, words 16 to 47.
+STATUS = 16  # + status // 100, so words 17 to 21 count 1xx to 5xx
+BYTES_IN = 22
+BYTES_OUT = 23
+ERRORS = 24  # requests whose application raised
+CONNECTIONS = 25  # open now (a level)
+ACCEPTED = 26
+HANDED_OFF = 27  # idle connections passed to a sibling
+ADOPTED = 28  # and taken from one
+WEBSOCKETS = 29  # sessions opened
+BUSY = 30  # nanoseconds spent in requests
+CPU = 31  # nanoseconds of processor time, as of the last beat that looked
+IN_FLIGHT = 32  # requests being served now (a level; may exceed the records)
+REFUSED = 33  # requests answered 4xx by the server itself, before the application
+
+FIRST_COUNTER = 16
+LAST_COUNTER = 47
+LEVELS = frozenset({CONNECTIONS, IN_FLIGHT})
+
+HISTOGRAM = 64
+BUCKETS = 32
+
+# Records, from byte 1024.
+RECORDS_OFFSET = 1024
+RECORD_SIZE = 320
+RECORD_WORDS = RECORD_SIZE // 8
+RECORDS_FIRST_WORD = RECORDS_OFFSET // 8
+# Offsets in a record, in words.
+START = 0
+END = 1
+RESPONSE_STATUS = 2
+THREAD = 3  # native thread id, 0 if the main thread
+SENT = 4  # bytes of the answer
+# Offsets in a record, in bytes.
+CLIENT_OFFSET = 48
+CLIENT_SIZE = 64
+REQUEST_OFFSET = 112
+REQUEST_SIZE = 208  # method, space and 200 bytes of the target
+
+HISTORY = 8  # records beyond those that can be in flight
+ASYNC_RECORDS = 16  # in flight at once in an asgi worker; more are served but not shown
+
+KINDS = ("unknown", "sync", "threaded", "asgi", "master", "zygote", "monitor")
+
+# Values of STATE, as the worker itself sees its life.
+STARTING, SERVING, DRAINING, EXITING = 1, 2, 3, 4
+
+# Bits of FLAGS.
+WANT_RECYCLE = 1  # a limit was reached; replace me
+WANT_RECYCLE_REASON_SHIFT = 8  # the reason, as an index into RECYCLE_REASONS
+RECYCLE_REASONS = ("", "max_requests", "max_worker_lifetime", "max_worker_memory", "stuck thread")
+
+
+def slot_size(records: int) -> int:
+    """The size in bytes of a slot with room for `records` records, in whole pages."""
+    return -(-(RECORDS_OFFSET + records * RECORD_SIZE) // 4096) * 4096

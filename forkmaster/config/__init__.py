@@ -1,0 +1,1 @@
+"""What a setting is, every setting, and where its value came from.  Floor 1."""

@@ -1,0 +1,37 @@
+"""Every exception of forkmaster, with the exit code it ends the process with.  Floor 0.
+
+The message of each is written for the person who runs the server: what was wrong, where it
+came from, what would be right.  None of them is shown with a traceback.
+"""
+
+from __future__ import annotations
+
+
+class ForkmasterError(Exception):
+    """Something a person can mend; ends the process with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(ForkmasterError):
+    """The command line cannot be understood."""
+
+    exit_code = 2
+
+
+class BootError(ForkmasterError):
+    """The application, or the worker around it, failed while it was starting."""
+
+    exit_code = 3
+
+
+class AppError(ForkmasterError):
+    """The application named does not exist, or is not one."""
+
+    exit_code = 4
+
+
+class ConfigError(ForkmasterError):
+    """One or more settings are wrong; each line of the message is one problem."""
+
+    exit_code = 5

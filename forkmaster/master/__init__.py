@@ -1,0 +1,1 @@
+"""The master process: waits, decides, performs.  Floor 4."""

@@ -1,0 +1,1 @@
+"""One kernel object, one module, no policy.  Floor 1."""
