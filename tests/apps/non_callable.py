@@ -1,0 +1,3 @@
+"""`application` is not an application."""
+
+application = {"not": "callable"}
