@@ -6,7 +6,8 @@ Times are CLOCK_MONOTONIC nanoseconds; 0 means "never".
 
     word 0..15     identity, state, beat
     word 16..47    counters, which only grow (but CONNECTIONS and IN_FLIGHT, which are levels)
-    word 64..95    histogram of request durations, bucket i counts those under 2**i microseconds
+    word 64..95    histogram of request durations: bucket 0 counts those under a microsecond,
+                   bucket i those from 2**(i-1) up to 2**i microseconds, the last all longer ones
     byte 1024..    records: the requests in flight and the last ones finished
 
 **Records.**  One table serves as the list of requests in flight and as the ring of the last ones:
@@ -16,6 +17,11 @@ number that makes the strings safe to read: the writer stores 0, then the string
 START; a reader copies, then looks whether START is still what it was, and drops the copy if not.
 The request is kept as the first bytes of its head, as received; a reader cuts it at the first
 CR.  Formatting it would cost the worker more than the rest of the record together.
+On a machine that reorders stores (arm64) a reader may still see a mixed string; it is a display.
+
+**The master's slot** has the same layout, no records, and in its counters the sum over all the
+dead.  FOLDS is odd while a dead child is added to it and its file removed, so that a reader that
+sums master and children sees each child once.
 """
 
 from __future__ import annotations
@@ -36,9 +42,10 @@ FLAGS = 8  # bits: WANT_RECYCLE …
 BEAT = 9  # "my loop ran at T"
 RECORD_COUNT = 10
 EXTENDED = 11  # "do not judge my beat before T", asked for by the application
+FOLDS = 12  # in the master's slot: odd while a dead child is being folded in
 
 # Counters, words 16 to 47.
-STATUS = 16  # + status // 100, so words 17 to 21 count 1xx to 5xx
+STATUS = 16  # + status // 100: word 16 counts those never answered, 17 to 21 1xx to 5xx
 BYTES_IN = 22
 BYTES_OUT = 23
 ERRORS = 24  # requests whose application raised
@@ -55,6 +62,29 @@ REFUSED = 33  # requests answered 4xx by the server itself, before the applicati
 FIRST_COUNTER = 16
 LAST_COUNTER = 47
 LEVELS = frozenset({CONNECTIONS, IN_FLIGHT})
+
+# What readers call the counters.  Busy and CPU time stay integers of nanoseconds, so that sums
+# over years are exact.
+COUNTERS = {
+    "unanswered": STATUS,
+    "status_1xx": STATUS + 1,
+    "status_2xx": STATUS + 2,
+    "status_3xx": STATUS + 3,
+    "status_4xx": STATUS + 4,
+    "status_5xx": STATUS + 5,
+    "bytes_in": BYTES_IN,
+    "bytes_out": BYTES_OUT,
+    "errors": ERRORS,
+    "connections": CONNECTIONS,
+    "accepted": ACCEPTED,
+    "handed_off": HANDED_OFF,
+    "adopted": ADOPTED,
+    "websockets": WEBSOCKETS,
+    "busy_nanoseconds": BUSY,
+    "cpu_nanoseconds": CPU,
+    "in_flight": IN_FLIGHT,
+    "refused": REFUSED,
+}
 
 HISTOGRAM = 64
 BUCKETS = 32
@@ -83,6 +113,7 @@ KINDS = ("unknown", "sync", "threaded", "asgi", "master", "zygote", "monitor")
 
 # Values of STATE, as the worker itself sees its life.
 STARTING, SERVING, DRAINING, EXITING = 1, 2, 3, 4
+STATES = ("unknown", "starting", "serving", "draining", "exiting")
 
 # Bits of FLAGS.
 WANT_RECYCLE = 1  # a limit was reached; replace me

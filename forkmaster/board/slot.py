@@ -8,11 +8,11 @@ A beat costs 0.12 microseconds and no system call.
 from __future__ import annotations
 
 import mmap
-import os
 from pathlib import Path
 from time import monotonic_ns
 
 from forkmaster.board import layout
+from forkmaster.board.mapping import create_mapping, open_mapping
 
 
 class Slot:
@@ -34,17 +34,7 @@ class Slot:
     @classmethod
     def create(cls, path: Path, *, serial: int, generation: int, records: int) -> Slot:
         """A new slot at `path`, which must not exist.  Raises OSError (ENOSPC, EACCES, EEXIST)."""
-        size = layout.slot_size(records)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            # Not ftruncate alone: on a full tmpfs the first store would then be a SIGBUS.
-            os.posix_fallocate(fd, 0, size)
-            slot = cls(path, mmap.mmap(fd, size))
-        except OSError:
-            path.unlink()
-            raise
-        finally:
-            os.close(fd)
+        slot = cls(path, create_mapping(path, layout.slot_size(records)))
         words = slot.words
         words[layout.SERIAL] = serial
         words[layout.GENERATION] = generation
@@ -53,6 +43,16 @@ class Slot:
         words[layout.STARTED] = monotonic_ns()
         words[layout.MAGIC_WORD] = layout.MAGIC  # last: readers skip a slot without it
         return slot
+
+    @classmethod
+    def open(cls, path: Path) -> Slot:
+        """The slot that exists at `path`, mapped for writing.  For a master after an upgrade."""
+        return cls(path, open_mapping(path))
+
+    @classmethod
+    def attach(cls, path: Path, fd: int) -> Slot:
+        """The slot behind `fd`, received from the master by a process that may not open `path`."""
+        return cls(path, mmap.mmap(fd, 0))
 
     def beat(self) -> None:
         """Record that the worker's loop runs now."""
@@ -65,8 +65,7 @@ class Slot:
     def begin(self, record: int, request: bytes, client: bytes, now: int, thread: int = 0) -> None:
         """Put a request in flight in `record`.  `now` is monotonic_ns(); `request` is cut to size.
 
-        Overwrites whatever the record held.  The strings are padded with NUL by the caller's
-        shorter value being followed by one, so a reader stops there.
+        Overwrites what the record held; a NUL after each string tells a reader where it stops.
         """
         words, octets = self.words, self.octets
         first = layout.RECORDS_FIRST_WORD + record * layout.RECORD_WORDS
@@ -96,8 +95,7 @@ class Slot:
     def count(self, status: int, sent: int, duration: int) -> None:
         """Add one finished request to the counters.  `duration` in nanoseconds."""
         words = self.words
-        if 100 <= status < 600:
-            words[layout.STATUS + status // 100] += 1
+        words[layout.STATUS + (status // 100 if status < 600 else 0)] += 1
         words[layout.BYTES_OUT] += sent
         words[layout.BUSY] += duration
         bucket = (duration // 1000).bit_length()
