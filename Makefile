@@ -1,0 +1,51 @@
+# `make` alone lists the targets.  PYTHON=python3.13 works in a virtual environment of its own.
+
+ifdef PYTHON
+VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+else
+PYTHON := python3
+VENV := .venv
+endif
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install demo format check test bench docs
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+install: $(INSTALLED) ## editable install with the dev dependencies, in .venv
+
+# In a terminal the server gets a process group of its own (set -m): Ctrl-C is then for it alone,
+# and its exit code 0 is that of make, which would otherwise die of the same SIGINT.
+demo: $(INSTALLED) ## serve the Django project of the tests on http://127.0.0.1:8000/
+	$(BIN)/python tests/django_project/manage.py prepare
+	@echo 'http://127.0.0.1:8000/ (admin: admin, admin); Ctrl-C stops'
+	@case "$$(ps -o stat= -p $$$$ 2>&1)" in *+*) set -m ;; esac; \
+	$(BIN)/forkmaster -c conf/gunicorn.py project.wsgi
+
+format: $(INSTALLED) ## ruff format, ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+check: $(INSTALLED) ## ruff, mypy --strict, generated files are fresh
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python scripts/generate_docs.py --check
+
+test: $(INSTALLED) ## unit and http tests, then process and end-to-end tests
+	$(BIN)/python -m pytest tests/unit tests/http
+	$(BIN)/python -m pytest -n 4 tests/process tests/e2e
+
+bench: $(INSTALLED) ## the table of docs/benchmarks.md
+	$(BIN)/python scripts/benchmark.py
+
+docs: $(INSTALLED) ## regenerate the generated pages
+	$(BIN)/python scripts/generate_docs.py
