@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from forkmaster.board.balance import Balance
+    from forkmaster.board.balance import Share
     from forkmaster.board.slot import Slot
     from forkmaster.config.table import Config
 
@@ -25,8 +25,8 @@ class Assignment:
     """Bound, listening, non-blocking, shared with the siblings.  A worker never closes one
     before it has taken what is queued, and never unlinks a path."""
     slot: Slot
-    balance: Balance
-    """Open connections of every worker of this server, in one page that all of them map."""
+    balance: Share
+    """This worker's cell of the page on which all workers count their open connections."""
     handoff: tuple[socket.socket, socket.socket] | None
     """(receive, send): the socketpair that passes idle connections between siblings."""
     liveness_fd: int
@@ -42,15 +42,17 @@ class Worker(Protocol):
 
     def __init__(self, assignment: Assignment, application: Callable[..., Any]) -> None: ...
 
-    def serve(self) -> None:
+    def serve(self, on_ready: Callable[[], None]) -> None:
         """Serve until told to stop and drained.  Returns normally for a clean exit.
 
-        Calls `assignment.slot` beats at least every `config.timeout / 4` seconds while its loop
-        runs, draining included, and `ready()` of the child when it can accept.
+        Calls `on_ready` once, when it can accept.  Beats in `assignment.slot` at least every
+        `config.timeout / 4` seconds (every second if that is less) while its loop runs,
+        draining included.  Returns also when `assignment.liveness_fd` reads end of file.
         """
 
     def drain(self) -> None:
         """Begin to stop: see docs/design.md, section 7.  Called in a signal handler; returns."""
 
     def quit(self) -> None:
-        """Stop now, finishing nothing.  Called in a signal handler; returns."""
+        """Stop now, finishing nothing.  Called in a signal handler; may raise SystemExit(0) to
+        unwind an application that is running on the main thread."""

@@ -1,0 +1,459 @@
+"""The policy of the master, as stories.  No fork, no clock, no I/O."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from forkmaster.master.supervisor import (
+    Abort,
+    Delay,
+    Halt,
+    Policy,
+    Recycle,
+    Reload,
+    Resize,
+    RollBack,
+    Scale,
+    SpawnFailed,
+    State,
+    Stop,
+)
+from tests.unit.master.fleet import Fleet, signalled, spawned, verdicts
+
+# --- Start and crash --------------------------------------------------------------------------
+
+
+def test_start_spawns_the_workers_of_the_first_generation() -> None:
+    fleet = Fleet(workers=3)
+
+    actions = fleet.start()
+
+    assert spawned(actions) == [(1, 0), (2, 0), (3, 0)]
+
+
+def test_nothing_happens_before_the_start() -> None:
+    fleet = Fleet(workers=3)
+
+    assert fleet.at(1000.0) == []
+
+
+def test_a_quiet_fleet_asks_to_be_woken_when_the_first_beat_is_overdue() -> None:
+    fleet = Fleet(workers=2, timeout=30.0)
+    fleet.serve()
+    fleet.now = 110.0
+    fleet.beat(1)
+
+    assert fleet.supervisor.next_deadline() == 130.0
+
+
+def test_without_timeout_a_quiet_fleet_never_wakes() -> None:
+    fleet = Fleet(workers=2, timeout=0.0)
+    fleet.serve()
+
+    assert fleet.supervisor.next_deadline() == math.inf
+
+
+@pytest.mark.parametrize("status", [None, 0, 1, 3, 4, 255])
+def test_a_worker_that_dies_after_it_was_ready_is_replaced_at_once(status: int | None) -> None:
+    fleet = Fleet(workers=2)
+    fleet.serve()
+    fleet.now += 60.0
+    fleet.beat()
+
+    actions = fleet.exits(1, status)
+
+    assert spawned(actions) == [(3, 0)]
+
+
+@pytest.mark.parametrize("status", [3, 4])
+def test_a_first_generation_that_cannot_boot_halts_with_its_status(status: int) -> None:
+    fleet = Fleet(workers=2)
+    fleet.start()
+
+    actions = fleet.exits(1, status)
+
+    assert signalled(actions) == [(2, "SIGTERM")]
+    assert fleet.exits(2, 0) == [
+        Halt(status, f"worker 1 exited with status {status} before it was ready")
+    ]
+
+
+@pytest.mark.parametrize("status", [3, 4])
+def test_a_boot_failure_after_a_success_never_halts(status: int) -> None:
+    fleet = Fleet(workers=2)
+    fleet.start()
+    fleet.ready(1)
+
+    actions = fleet.exits(2, status)
+
+    assert fleet.halted is None
+    assert actions == [Delay(1.0, f"worker 2 exited with status {status} before it was ready")]
+
+
+def test_other_failures_of_the_first_boot_are_retried() -> None:
+    fleet = Fleet(workers=1)
+    fleet.start()
+
+    assert spawned(fleet.exits(1, 1)) == []
+    assert spawned(fleet.at(100.9)) == []
+    assert spawned(fleet.at(101.0)) == [(2, 0)]
+
+
+def test_a_crash_loop_before_ready_forks_at_most_nine_times_in_thirty_seconds() -> None:
+    fleet = Fleet(workers=2)
+    forks = len(spawned(fleet.start()))
+    while fleet.now <= 130.0:
+        for serial in sorted(fleet.alive):
+            forks += len(spawned(fleet.exits(serial, 1)))
+        forks += len(spawned(fleet.after(0.1)))
+
+    assert 5 <= forks <= 9
+
+
+def test_a_crash_loop_after_ready_forks_at_most_twelve_times_in_thirty_seconds() -> None:
+    fleet = Fleet(workers=2)
+    forks = len(spawned(fleet.start()))
+    while fleet.now <= 130.0:
+        fleet.all_ready()
+        for serial in sorted(fleet.alive):
+            forks += len(spawned(fleet.exits(serial, None)))
+        forks += len(spawned(fleet.after(0.1)))
+
+    assert 5 <= forks <= 12
+
+
+def test_after_failures_one_worker_is_tried_at_a_time_until_one_boots() -> None:
+    fleet = Fleet(workers=4)
+    fleet.start()
+    for serial in (1, 2, 3, 4):
+        fleet.exits(serial, 1)
+
+    tried = spawned(fleet.after(5.0))
+
+    assert tried == [(5, 0)]
+    assert spawned(fleet.ready(5)) == [(6, 0), (7, 0), (8, 0)]
+
+
+def test_a_refused_fork_is_tried_again_later() -> None:
+    fleet = Fleet(workers=1)
+    fleet.start()
+
+    actions = fleet.tell(SpawnFailed(1, "cannot fork: Resource temporarily unavailable"))
+
+    assert actions == [Delay(1.0, "cannot fork: Resource temporarily unavailable")]
+    assert spawned(fleet.at(101.0)) == [(2, 0)]
+
+
+# --- Deadlines --------------------------------------------------------------------------------
+
+
+def test_a_worker_without_a_beat_is_aborted_then_killed_and_replaced() -> None:
+    fleet = Fleet(workers=2, timeout=30.0, kill_timeout=5.0)
+    fleet.serve()
+    fleet.now = 129.0
+    fleet.beat(2)
+
+    aborted = fleet.at(130.0)
+
+    assert aborted[0] == Abort(1, "sent no heartbeat for 30.0 s (timeout 30 s)")
+    assert spawned(aborted) == [(3, 0)]
+    fleet.ready(3)
+    assert fleet.at(134.9) == []
+    assert signalled(fleet.at(135.0)) == [(1, "SIGKILL")]
+    assert signalled(fleet.at(140.0)) == [(1, "SIGKILL")]
+
+
+def test_a_worker_that_beats_is_left_alone() -> None:
+    fleet = Fleet(workers=2, timeout=2.0)
+    fleet.serve()
+
+    assert signalled(fleet.after(600.0)) == []
+
+
+def test_a_worker_that_never_becomes_ready_is_aborted_after_the_boot_timeout() -> None:
+    fleet = Fleet(workers=1, boot_timeout=60.0, timeout=2.0)
+    fleet.start()
+    fleet.at(159.9)
+
+    actions = fleet.at(160.0)
+
+    assert actions == [
+        Abort(1, "was not ready after 60.0 s (boot_timeout 60 s)"),
+        Delay(1.0, "worker 1 was not ready after 60.0 s (boot_timeout 60 s)"),
+    ]
+    assert fleet.exits(1, None) == []
+
+
+def test_a_worker_that_does_not_stop_is_killed_after_the_grace_even_if_it_beats() -> None:
+    fleet = Fleet(workers=1, timeout=2.0, graceful_timeout=30.0)
+    fleet.serve()
+    fleet.tell(Stop())
+    fleet.now = 129.9
+    fleet.beat(1)
+
+    assert fleet.at(129.9) == []
+    assert signalled(fleet.at(130.0)) == [(1, "SIGKILL")]
+
+
+def test_a_master_that_overslept_forgives_every_deadline_once() -> None:
+    fleet = Fleet(workers=3, timeout=30.0)
+    fleet.serve()
+
+    assert fleet.at(1000.0) == []
+    assert fleet.at(1029.9) == []
+    assert [name for _, name in signalled(fleet.at(1030.0))] == ["SIGABRT"] * 3
+
+
+def test_timeout_zero_never_judges() -> None:
+    fleet = Fleet(workers=1, timeout=0.0)
+    fleet.serve()
+
+    assert fleet.at(1e6) == []
+
+
+# --- Size -------------------------------------------------------------------------------------
+
+
+def test_one_worker_more_and_one_fewer() -> None:
+    fleet = Fleet(workers=2)
+    fleet.serve()
+
+    assert spawned(fleet.tell(Resize(+1))) == [(3, 0)]
+    fleet.ready(3)
+    assert signalled(fleet.tell(Resize(-1))) == [(3, "SIGTERM")]
+
+
+def test_ttou_never_goes_below_one_worker() -> None:
+    fleet = Fleet(workers=1)
+    fleet.serve()
+
+    assert fleet.tell(Resize(-1)) == []
+
+
+def test_scale_to_zero_keeps_the_master() -> None:
+    fleet = Fleet(workers=2)
+    fleet.serve()
+
+    assert len(signalled(fleet.tell(Scale(0)))) == 2
+    fleet.gone()
+    assert fleet.halted is None
+    assert len(spawned(fleet.tell(Resize(+1)))) == 1
+
+
+def test_surplus_retires_what_is_not_ready_first() -> None:
+    fleet = Fleet(workers=1)
+    fleet.serve()
+    fleet.tell(Scale(3))
+    fleet.ready(3)
+
+    assert signalled(fleet.tell(Scale(2))) == [(2, "SIGTERM")]
+
+
+# --- Stop -------------------------------------------------------------------------------------
+
+
+def test_a_graceful_stop_halts_when_the_last_child_is_gone() -> None:
+    fleet = Fleet(workers=2)
+    fleet.serve()
+
+    assert signalled(fleet.tell(Stop())) == [(1, "SIGTERM"), (2, "SIGTERM")]
+    assert fleet.exits(1) == []
+    assert fleet.exits(2) == [Halt(0, "asked to stop")]
+
+
+def test_a_quick_stop_overtakes_a_graceful_one() -> None:
+    fleet = Fleet(workers=1, kill_timeout=5.0)
+    fleet.serve()
+    fleet.tell(Stop())
+
+    assert signalled(fleet.tell(Stop(graceful=False))) == [(1, "SIGQUIT")]
+    assert signalled(fleet.at(105.0)) == [(1, "SIGKILL")]
+
+
+def test_a_crash_while_stopping_is_not_replaced() -> None:
+    fleet = Fleet(workers=2)
+    fleet.serve()
+    fleet.tell(Stop())
+
+    assert spawned(fleet.exits(1, None)) == []
+
+
+# --- Reload -----------------------------------------------------------------------------------
+
+
+def test_reload_tries_one_worker_and_retires_nothing_before_it_is_ready() -> None:
+    fleet = Fleet(workers=3)
+    fleet.serve()
+
+    actions = fleet.tell(Reload(Policy(workers=3)))
+
+    assert spawned(actions) == [(4, 1)]
+    assert signalled(actions) == []
+
+
+def test_reload_retires_one_stale_worker_for_each_ready_fresh_one() -> None:
+    fleet = Fleet(workers=3)
+    fleet.serve()
+    fleet.tell(Reload(Policy(workers=3)))
+
+    first = fleet.ready(4)
+
+    assert signalled(first) == [(1, "SIGTERM")]
+    assert spawned(first) == []
+    # The place is free as soon as the old worker is asked to go: draining takes none.
+    assert spawned(fleet.at(100.0)) == [(5, 1)]
+
+
+def test_reload_commits_when_all_are_fresh() -> None:
+    fleet = Fleet(workers=3)
+    fleet.serve()
+    fleet.tell(Reload(Policy(workers=2)))
+
+    actions = fleet.all_ready()
+    actions += fleet.at(100.0)
+    actions += fleet.all_ready()
+
+    assert verdicts(actions) == ["Commit"]
+    assert len(fleet.generation(1)) == 2
+    assert fleet.supervisor.policy.workers == 2
+
+
+@pytest.mark.parametrize("status", [None, 0, 1, 3, 4])
+def test_a_candidate_that_does_not_boot_is_rolled_back_at_full_strength(status: int | None) -> None:
+    fleet = Fleet(workers=3)
+    fleet.serve()
+    fleet.tell(Reload(Policy(workers=3)))
+
+    actions = fleet.exits(4, status)
+
+    assert verdicts(actions) == ["RollBack"]
+    assert spawned(actions) == signalled(actions) == []
+    assert fleet.in_state(State.READY) == [1, 2, 3]
+    assert fleet.supervisor.committed == 0
+
+
+def test_a_candidate_that_never_becomes_ready_is_rolled_back() -> None:
+    fleet = Fleet(workers=2)
+    fleet.serve()
+    fleet.tell(Reload(Policy(workers=2, boot_timeout=5.0)))
+
+    actions = fleet.after(5.0)
+
+    reason = "worker 3 was not ready after 5.0 s (boot_timeout 5 s)"
+    assert RollBack(1, reason) in actions
+    assert signalled(actions) == [(3, "SIGABRT")]
+    assert spawned(actions) == []
+
+
+def test_a_candidate_that_fails_half_way_is_replaced_by_the_committed_generation() -> None:
+    fleet = Fleet(workers=2)
+    fleet.serve()
+    fleet.tell(Reload(Policy(workers=2)))
+    fleet.ready(3)
+    fleet.at(100.0)
+    assert fleet.in_state(State.READY) == [2, 3]
+
+    actions = fleet.exits(4, 3)
+
+    # One of the old is gone already: it comes back before the fresh one goes.
+    assert verdicts(actions) == ["RollBack"]
+    assert spawned(actions) == [(5, 0)]
+    assert signalled(fleet.ready(5)) == [(3, "SIGTERM")]
+
+
+def test_a_crash_while_the_gate_is_closed_is_replaced_by_the_committed_generation() -> None:
+    fleet = Fleet(workers=2)
+    fleet.serve()
+    fleet.tell(Reload(Policy(workers=2)))
+
+    assert spawned(fleet.exits(1, None)) == [(4, 0)]
+
+
+def test_a_second_reload_starts_over() -> None:
+    fleet = Fleet(workers=2)
+    fleet.serve()
+    fleet.tell(Reload(Policy(workers=2)))
+
+    actions = fleet.tell(Reload(Policy(workers=2)))
+
+    assert signalled(actions) == [(3, "SIGTERM")]
+    assert spawned(actions) == [(4, 2)]
+    settled = fleet.all_ready() + fleet.at(100.0) + fleet.all_ready() + fleet.at(100.0)
+    assert verdicts(settled) == ["Commit"]
+    assert fleet.supervisor.committed == 2
+
+
+def test_stop_during_a_reload_wins() -> None:
+    fleet = Fleet(workers=2)
+    fleet.serve()
+    fleet.tell(Reload(Policy(workers=2)))
+
+    actions = fleet.tell(Stop())
+
+    assert sorted(signalled(actions)) == [(1, "SIGTERM"), (2, "SIGTERM"), (3, "SIGTERM")]
+    assert fleet.gone()[-1] == Halt(0, "asked to stop")
+
+
+def test_reload_undoes_ttin() -> None:
+    fleet = Fleet(workers=2)
+    fleet.serve()
+    fleet.tell(Resize(+1))
+    fleet.all_ready()
+
+    fleet.tell(Reload(Policy(workers=2)))
+    for _ in range(4):
+        fleet.all_ready()
+        fleet.at(fleet.now)
+
+    assert len(fleet.in_state(State.READY)) == 2
+
+
+# --- Recycling --------------------------------------------------------------------------------
+
+
+def test_a_recycled_worker_serves_until_its_replacement_is_ready() -> None:
+    fleet = Fleet(workers=2)
+    fleet.serve()
+
+    actions = fleet.tell(Recycle(1, "max_requests 1000 reached"))
+
+    assert spawned(actions) == [(3, 0)]
+    assert signalled(actions) == []
+    retired = fleet.ready(3)
+    assert signalled(retired) == [(1, "SIGTERM")]
+    assert retired[0].reason == "max_requests 1000 reached"  # type: ignore[union-attr]
+
+
+def test_one_worker_is_recycled_at_a_time() -> None:
+    fleet = Fleet(workers=3)
+    fleet.serve()
+    fleet.tell(Recycle(1, "max_requests"))
+
+    assert fleet.tell(Recycle(2, "max_requests")) == []
+    fleet.ready(4)
+    assert spawned(fleet.at(100.0)) == [(5, 0)]
+    assert signalled(fleet.ready(5)) == [(2, "SIGTERM")]
+
+
+def test_a_worker_asks_to_be_recycled_only_once() -> None:
+    fleet = Fleet(workers=1)
+    fleet.serve()
+    fleet.tell(Recycle(1, "max_requests"))
+
+    assert fleet.tell(Recycle(1, "max_requests")) == []
+
+
+def test_a_reload_replaces_what_waits_to_be_recycled() -> None:
+    fleet = Fleet(workers=1)
+    fleet.serve()
+    fleet.tell(Recycle(1, "max_requests"))
+
+    fleet.tell(Reload(Policy(workers=1)))
+    for _ in range(4):
+        fleet.all_ready()
+        fleet.at(fleet.now)
+
+    assert fleet.generation(1) == fleet.in_state(State.READY)
+    assert len(fleet.generation(1)) == 1
