@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from forkmaster.board.balance import Share
     from forkmaster.board.slot import Slot
     from forkmaster.config.table import Config
+    from forkmaster.worker.views import ServerView, WorkerView
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Assignment:
     """Write one byte here when ready."""
     stacks_fd: int
     """Where the dump signal writes the stacks of all threads."""
+    master_pid: int
+    server: ServerView
+    """For hooks."""
+    view: WorkerView
+    """This worker, for hooks."""
 
 
 class Worker(Protocol):

@@ -1,0 +1,237 @@
+"""What every child does after the fork, in order.  In the worker.
+
+The spawner has already closed what is the master's and left all signals blocked.  From here to
+`serve` the order matters, and each step says why it stands where it does.
+
+A worker's exit status is part of the protocol with the master: 0 asked to stop, 3 the application
+raised while it was loaded, 4 it does not exist, 1 anything else.  3 and 4 mean that only before
+the worker was ready; a `sys.exit(3)` in a view is that request's error.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any
+
+from forkmaster.board import layout
+from forkmaster.errors import AppError, BootError, ForkmasterError
+from forkmaster.logs import setup as logs
+from forkmaster.system import privileges, processes
+from forkmaster.worker import application
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from forkmaster.worker.assignment import Assignment, Worker
+
+log = logging.getLogger("forkmaster.error")
+
+# faulthandler answers it in C, so it tells where a thread stands even while C code holds the GIL.
+DUMP_SIGNAL = signal.SIGRTMIN + 1
+
+FAILED = 1
+IGNORED = (signal.SIGHUP, signal.SIGUSR2, signal.SIGWINCH, signal.SIGTTIN, signal.SIGTTOU)
+
+
+class Child:
+    """This process.  One instance, made after the fork."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self.assignment = assignment
+        self.config = assignment.config
+        self.view = assignment.view
+        self.worker: Worker | None = None
+        self.ready = False
+
+    def run(self) -> int:
+        """Boot, serve, clean up.  Returns the exit status; never raises."""
+        status = FAILED
+        try:
+            self._boot()
+            assert self.worker is not None
+            self.worker.serve(self.on_ready)
+            status = 0
+        except SystemExit as exc:
+            status = self._status_of_exit(exc)
+        except ForkmasterError as exc:
+            log.error("%s cannot boot: %s", self.view, exc)
+            status = exc.exit_code
+        except BaseException as exc:
+            status = FAILED if self.ready else BootError.exit_code
+            what = "failed" if self.ready else "cannot boot"
+            log.error("%s %s: %s", self.view, what, type(exc).__name__, exc_info=True)
+        finally:
+            self.assignment.slot.words[layout.STATE] = layout.EXITING
+            self.view.alive = False
+            self.hook("worker_exit", self.assignment.server, self.view)
+        return status
+
+    def on_ready(self) -> None:
+        """Tell the master that this worker can accept."""
+        slot = self.assignment.slot
+        slot.beat()
+        slot.words[layout.READY] = monotonic_ns()
+        slot.words[layout.STATE] = layout.SERVING
+        self.ready = self.view.booted = True
+        os.write(self.assignment.announce_fd, b"r")
+
+    def hook(self, name: str, *arguments: Any) -> None:
+        """Call the hook `name`, if the configuration has it; log what it raises.
+
+        Only for hooks after which this process ends or goes on regardless.
+        """
+        called: Callable[..., Any] | None = getattr(self.config, name)
+        if called is None:
+            return
+        try:
+            called(*arguments)
+        except Exception:
+            log.exception("%s: the hook %s raised", self.view, name)
+
+    # --- Booting ------------------------------------------------------------------------------
+
+    def _boot(self) -> None:
+        config, assignment = self.config, self.assignment
+        words = assignment.slot.words
+        words[layout.PID] = self.view.pid = os.getpid()
+        # First of all, so that even a hang in a hook can be asked where it stands.
+        faulthandler.enable(file=assignment.stacks_fd, all_threads=True)
+        faulthandler.register(DUMP_SIGNAL, file=assignment.stacks_fd, all_threads=True, chain=False)
+        self._take_signals()
+        os.environ.update(config.environment)
+        # Before the privileges go: hooks open log files, and raise limits, as root.
+        if config.post_fork is not None:
+            config.post_fork(assignment.server, self.view)
+        privileges.drop(config.user, config.group, initgroups=config.initgroups)
+        # After: the kernel clears it whenever the credentials change.
+        processes.die_with_parent(assignment.master_pid)
+        processes.set_title(f"{config.proc_name or 'forkmaster'}: worker {assignment.serial}")
+        for folder in reversed(config.pythonpath):
+            if folder not in sys.path:
+                sys.path.insert(0, folder)
+        loaded = self._load()
+        self.view.wsgi = loaded
+        make = self._worker_class(loaded)
+        if config.post_worker_init is not None:
+            config.post_worker_init(self.view)
+        self.worker = make(assignment, loaded)
+
+    def _load(self) -> Callable[..., Any]:
+        # A collection while modules are imported finds next to nothing and costs a tenth of
+        # the time to boot Django.
+        gc.disable()
+        try:
+            return application.load(self.config.app)
+        finally:
+            gc.enable()
+
+    def _worker_class(self, loaded: Callable[..., Any]) -> Callable[..., Worker]:
+        kind = worker_kind(self.config.kind, application.kind_of(loaded), self.config.threads)
+        self.assignment.slot.words[layout.KIND] = layout.KINDS.index(kind)
+        # Imported here: a sync worker has no use for asyncio, nor an asgi one for the reactor.
+        if kind == "asgi":
+            from forkmaster.worker.asgi import AsgiWorker
+
+            return AsgiWorker
+        if kind == "threaded":
+            from forkmaster.worker.threaded import ThreadedWorker
+
+            return ThreadedWorker
+        from forkmaster.worker.sync import SyncWorker
+
+        return SyncWorker
+
+    # --- Signals ------------------------------------------------------------------------------
+
+    def _take_signals(self) -> None:
+        for number in IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGINT, self._on_quit)
+        signal.signal(signal.SIGQUIT, self._on_quit)
+        signal.signal(signal.SIGABRT, self._on_abort)
+        signal.signal(signal.SIGUSR1, lambda *_: logs.reopen())
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    def _on_term(self, *_: object) -> None:
+        if self.worker is None or not self.ready:
+            raise SystemExit(0)
+        self.assignment.slot.words[layout.STATE] = layout.DRAINING
+        self.worker.drain()
+
+    def _on_quit(self, *_: object) -> None:
+        if self.worker is None or not self.ready:
+            raise SystemExit(0)
+        self.hook("worker_int", self.view)
+        self.worker.quit()
+
+    def _on_abort(self, *_: object) -> None:
+        # The application stands where it hangs, on this very thread, so nothing is unwound:
+        # a SystemExit would be the view's to swallow.
+        self.view.aborted = True
+        self.hook("worker_abort", self.view)
+        self.hook("worker_exit", self.assignment.server, self.view)
+        flush()
+        os._exit(FAILED)
+
+    def _status_of_exit(self, exc: SystemExit) -> int:
+        if exc.code in (0, None):
+            return 0
+        if self.ready:
+            return exc.code if isinstance(exc.code, int) else FAILED
+        log.error("%s cannot boot: the application called sys.exit(%r)", self.view, exc.code)
+        return BootError.exit_code
+
+
+def worker_kind(asked: str | None, found: str, threads: int) -> str:
+    """Which worker serves an application of the kind `found`.  Raises AppError if none can.
+
+    `asked` is what the configuration says, None if nothing.
+    """
+    if asked is None:
+        if found == "asgi":
+            return "asgi"
+        return "threaded" if threads > 1 else "sync"
+    if asked == "asgi" and found == "wsgi":
+        raise AppError(
+            "worker_class is asgi, but the application is WSGI; name its ASGI callable"
+            " (Django: project.asgi), or leave worker_class out"
+        )
+    if asked != "asgi" and found == "asgi":
+        raise AppError(
+            f"worker_class is {asked}, but the application is ASGI; name its WSGI callable"
+            " (Django: project.wsgi), or leave worker_class out"
+        )
+    if asked == "sync" and threads > 1:
+        return "threaded"
+    return asked
+
+
+def end(status: int) -> None:
+    """End this process as the interpreter would, but without unwinding the master's frames."""
+    import atexit
+
+    if status == 0:
+        # As the interpreter does.  One that never ends is the master's to kill.
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+    atexit._run_exitfuncs()
+    flush()
+    os._exit(status)
+
+
+def flush() -> None:
+    """Write out what is buffered."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass  # closed, or its reader is gone: nobody is left to tell
