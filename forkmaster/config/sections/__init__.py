@@ -1,0 +1,1 @@
+"""Every setting, declared once; one module per section of the reference page."""

@@ -1,0 +1,75 @@
+"""For the desk, and for looking before leaping."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from forkmaster.config.settings import Effect, setting
+from forkmaster.config.values import BOOLEAN, OPTIONAL_TEXT, WATCHED, choice
+
+_NOT_YET = "it is not built yet; send HUP to the master after a change"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Development:
+    title: ClassVar[str] = "Development"
+
+    config: str | None = setting(
+        None,
+        OPTIONAL_TEXT,
+        "-c --config",
+        "The configuration file: PATH, file:PATH or python:MODULE.",
+        default_text="gunicorn.conf.py in the current folder, if there is one",
+        differs="forkmaster.conf.py is looked for first; other types than text are left alone",
+        everyday=True,
+        # The file cannot name itself, and "from logging import config" is common in one.
+        anywhere=False,
+    )
+    check_config: bool = setting(
+        False,
+        BOOLEAN,
+        "--check-config",
+        "Check the configuration, load the application, and exit.",
+        everyday=True,
+    )
+    print_config: bool = setting(
+        False,
+        BOOLEAN,
+        "--print-config",
+        "Print every setting with where it came from, check, and exit.",
+        everyday=True,
+    )
+    reload: bool = setting(
+        False,
+        BOOLEAN,
+        "--reload",
+        "Reload when the code changes.",
+        effect=Effect.NONE,
+        instead=_NOT_YET,
+        everyday=True,
+    )
+    reload_engine: str = setting(
+        "auto",
+        choice("auto", "poll", "inotify"),
+        "--reload-engine",
+        "How changes are found.",
+        effect=Effect.NONE,
+        instead=_NOT_YET,
+    )
+    reload_extra_files: tuple[str, ...] = setting(
+        (),
+        WATCHED,
+        "--reload-extra-file",
+        "A file, or a pattern of files, to watch besides the code. May be repeated.",
+        effect=Effect.NONE,
+        instead=_NOT_YET,
+    )
+    spew: bool = setting(
+        False,
+        BOOLEAN,
+        "--spew",
+        "Print every line that Python runs.",
+        effect=Effect.NONE,
+        instead="run the application under python -m trace --trace",
+    )

@@ -1,0 +1,144 @@
+"""What is written, where, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from forkmaster.config.settings import Effect, setting
+from forkmaster.config.values import (
+    BOOLEAN,
+    CLASS,
+    FILE,
+    MAPPING,
+    OPTIONAL_TEXT,
+    TEXT,
+    VERBATIM,
+    choice,
+    optional,
+)
+
+_STATSD = "it is not built yet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logs:
+    title: ClassVar[str] = "Logs"
+
+    accesslog: str | None = setting(
+        None,
+        OPTIONAL_TEXT,
+        "--access-logfile",
+        "The file for a line per request; - is standard output.",
+        default_text="none",
+        everyday=True,
+    )
+    access_log_format: str = setting(
+        '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
+        VERBATIM,
+        "--access-logformat --access-log-format",
+        "The line per request, in gunicorn's atoms.",
+    )
+    errorlog: str = setting(
+        "-",
+        TEXT,
+        "--error-logfile --log-file",
+        "The file for everything else; - is standard error.",
+        everyday=True,
+    )
+    loglevel: str = setting(
+        "info",
+        choice("debug", "info", "warning", "error", "critical", warn="warning", fatal="critical"),
+        "--log-level",
+        "The least that is written.",
+        everyday=True,
+    )
+    capture_output: bool = setting(
+        False,
+        BOOLEAN,
+        "--capture-output",
+        "Write what the application prints into the error log.",
+    )
+    logger_class: type | str | None = setting(
+        None,
+        CLASS,
+        "--logger-class",
+        "A class that sets the logs up, derived from gunicorn.glogging.Logger.",
+    )
+    logconfig: Path | None = setting(
+        None,
+        optional(FILE),
+        "--log-config",
+        "A file for logging.config.fileConfig.",
+    )
+    logconfig_dict: dict[str, Any] = setting(
+        {},
+        MAPPING,
+        "",
+        "A dictionary for logging.config.dictConfig.",
+    )
+    logconfig_json: Path | None = setting(
+        None,
+        optional(FILE),
+        "--log-config-json",
+        "A JSON file for logging.config.dictConfig.",
+        differs="a file that is missing is an error",
+    )
+    syslog: bool = setting(False, BOOLEAN, "--log-syslog", "Write to syslog.")
+    syslog_addr: str = setting(
+        "udp://localhost:514",
+        TEXT,
+        "--log-syslog-to",
+        "Where syslog is: udp://HOST:PORT, tcp://HOST:PORT or unix://PATH.",
+    )
+    syslog_prefix: str | None = setting(
+        None, OPTIONAL_TEXT, "--log-syslog-prefix", "The name that syslog lines begin with."
+    )
+    syslog_facility: str = setting(
+        "user", TEXT, "--log-syslog-facility", "The facility of syslog lines."
+    )
+    disable_redirect_access_to_syslog: bool = setting(
+        False,
+        BOOLEAN,
+        "--disable-redirect-access-to-syslog",
+        "Keep the lines per request out of syslog.",
+    )
+    enable_stdio_inheritance: bool = setting(
+        False,
+        BOOLEAN,
+        "-R --enable-stdio-inheritance",
+        "As a daemon, keep standard output and error where they were.",
+    )
+    statsd_host: str | None = setting(
+        None,
+        OPTIONAL_TEXT,
+        "--statsd-host",
+        "A statsd server, as HOST:PORT or unix://PATH.",
+        effect=Effect.NONE,
+        instead=_STATSD,
+    )
+    statsd_prefix: str = setting(
+        "",
+        TEXT,
+        "--statsd-prefix",
+        "What the names of statsd metrics begin with.",
+        effect=Effect.NONE,
+        instead=_STATSD,
+    )
+    dogstatsd_tags: str = setting(
+        "",
+        TEXT,
+        "--dogstatsd-tags",
+        "Tags for every statsd metric, separated by commas.",
+        effect=Effect.NONE,
+        instead=_STATSD,
+    )
+    enable_backlog_metric: bool = setting(
+        False,
+        BOOLEAN,
+        "--enable-backlog-metric",
+        "Send how many connections wait to statsd.",
+        effect=Effect.NONE,
+        instead=_STATSD,
+    )
