@@ -54,7 +54,14 @@ def kind_of_class(worker_class: str | type | None, threads: int) -> WorkerKind |
 def _worker_class(value: object) -> str | type | Noted | None:
     if inspect.isfunction(value) or inspect.ismethod(value):
         value = value()
-    if value is None or isinstance(value, type):
+    if value is None:
+        return None
+    if isinstance(value, type):
+        if getattr(value, "forkmaster_kind", None) is None:
+            raise BadValueError(
+                f"{value.__name__} is a worker of its own making, which forkmaster cannot run",
+                "write sync, threaded or asgi, or derive it from UvicornWorker",
+            )
         return value
     if not isinstance(value, str):
         raise BadValueError(

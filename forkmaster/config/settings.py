@@ -58,7 +58,7 @@ class Setting:
     """A reload cannot change it."""
     everyday: bool
     """Among the few that the short help shows."""
-    anywhere: bool
+    in_python: bool
     """False for what a Python file must not set, because its name is an ordinary variable's."""
 
     @property
@@ -97,7 +97,7 @@ def setting(
     since: str = "0.1",
     restart: bool = False,
     everyday: bool = False,
-    anywhere: bool = True,
+    in_python: bool = True,
 ) -> Any:
     """The declaration of a setting, as the default of a dataclass field.
 
@@ -116,7 +116,7 @@ def setting(
         "since": since,
         "restart": restart,
         "everyday": everyday,
-        "anywhere": anywhere,
+        "in_python": in_python,
     }
     if isinstance(default, dict):
         return field(default_factory=default.copy, metadata={"about": about})

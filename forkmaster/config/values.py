@@ -317,6 +317,22 @@ def choice(*words: str, **synonyms: str) -> Kind:
     return Kind("one of " + ", ".join(words), parse, "|".join(words), {"enum": list(words)})
 
 
+_LEVELS = choice("debug", "info", "warning", "error", "critical", warn="warning", fatal="critical")
+
+
+def _log_level(value: object) -> str | Noted:
+    try:
+        return str(_LEVELS.parse(value))
+    except BadValueError as exc:
+        # gunicorn takes any text for info, without a word.
+        if isinstance(value, str):
+            return Noted("info", f"{exc.what}; info is used. {exc.remedy.capitalize()}")
+        raise
+
+
+LOG_LEVEL = Kind(_LEVELS.wanted, _log_level, _LEVELS.metavar, _LEVELS.schema)
+
+
 def either(words: Iterable[str]) -> str:
     """`words` as people enumerate them: a, b or c."""
     *first, last = words
@@ -614,7 +630,8 @@ def hook(*parameters: str) -> Kind:
         if not _takes(function, arity):
             name = getattr(function, "__name__", "function")
             raise BadValueError(
-                f"{name}{_signature(function)} cannot be called with {arity} arguments",
+                f"{name}{_signature(function)} cannot be called with {arity} "
+                + ("argument" if arity == 1 else "arguments"),
                 f"write it as def {name}({', '.join(parameters)})",
             )
         return function

@@ -31,7 +31,7 @@ class Application:
         own=True,
         everyday=True,
         # Many a Python file has a variable of this name; there it is wsgi_app.
-        anywhere=False,
+        in_python=False,
     )
     wsgi_app: str | None = setting(
         None,

@@ -24,7 +24,7 @@ class Development:
         differs="forkmaster.conf.py is looked for first; other types than text are left alone",
         everyday=True,
         # The file cannot name itself, and "from logging import config" is common in one.
-        anywhere=False,
+        in_python=False,
     )
     check_config: bool = setting(
         False,

@@ -11,11 +11,11 @@ from forkmaster.config.values import (
     BOOLEAN,
     CLASS,
     FILE,
+    LOG_LEVEL,
     MAPPING,
     OPTIONAL_TEXT,
     TEXT,
     VERBATIM,
-    choice,
     optional,
 )
 
@@ -49,7 +49,7 @@ class Logs:
     )
     loglevel: str = setting(
         "info",
-        choice("debug", "info", "warning", "error", "critical", warn="warning", fatal="critical"),
+        LOG_LEVEL,
         "--log-level",
         "The least that is written.",
         everyday=True,
