@@ -35,3 +35,12 @@ class ConfigError(ForkmasterError):
     """One or more settings are wrong; each line of the message is one problem."""
 
     exit_code = 5
+
+
+class BindError(ForkmasterError):
+    """An address cannot be listened on."""
+
+    def __init__(self, message: str, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
+        """Why, as far as the kernel told; EADDRINUSE may pass when the other server ends."""
