@@ -1,1 +1,1 @@
-"""The command line: reads words, calls the master or asks a running one.  Floor 5."""
+"""The command line.  Floor 5."""

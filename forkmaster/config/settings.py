@@ -74,8 +74,8 @@ class Setting:
 
     @property
     def turns_off(self) -> bool:
-        """Whether its one flag is spelled as a negation, as --no-sendfile is."""
-        return any(flag.startswith("--no-") for flag in self.flags)
+        """Whether its flag is a negation and the setting true where it is given."""
+        return bool(self.flags) and all(flag.startswith("--no-") for flag in self.flags)
 
     @property
     def variable(self) -> str:

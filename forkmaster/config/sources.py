@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forkmaster.config import files, shim
+from forkmaster.config import django, files, shim
 from forkmaster.config.origins import DEFAULT, Given, Origin
 from forkmaster.config.settings import Effect, Setting
 from forkmaster.config.suggestions import closest
@@ -91,9 +91,8 @@ def load(
     if problems:
         raise ConfigError("\n".join(problems))
     origins = {name: winners[name].origin if name in winners else DEFAULT for name in SETTINGS}
-    if not values.get("app") and values.get("wsgi_app"):
-        values["app"] = values["wsgi_app"]
-        origins["app"] = origins["wsgi_app"]
+    if not values.get("app"):
+        values["app"], origins["app"] = _unnamed_app(values, origins, folder)
     config = Config(**values)
     warnings += _idle_settings(config, origins)
     return Loaded(config, origins, contents.path, warnings, given, environ, folder)
@@ -180,6 +179,16 @@ def _problem(name: str, what: str, origin: Origin, remedy: str) -> str:
 
 def _refusal(setting: Setting, origin: Origin) -> str:
     return _problem(setting.name, "it cannot be ignored safely", origin, setting.instead)
+
+
+def _unnamed_app(
+    values: Mapping[str, Any], origins: Mapping[str, Origin], folder: Path
+) -> tuple[str, Origin]:
+    """The application when nobody said `app`: of a gunicorn file, or of a Django project."""
+    if values.get("wsgi_app"):
+        return values["wsgi_app"], origins["wsgi_app"]
+    found = django.find_application(values.get("chdir") or folder)
+    return (found, Origin("file", "manage.py")) if found is not None else ("", DEFAULT)
 
 
 def _idle_settings(config: Config, origins: Mapping[str, Origin]) -> list[str]:

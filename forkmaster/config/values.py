@@ -7,6 +7,7 @@ takes both.  A parser raises BadValueError, and knows neither the setting's name
 
 from __future__ import annotations
 
+import dataclasses
 import grp
 import importlib
 import inspect
@@ -41,24 +42,6 @@ class Noted:
     note: str
 
 
-@dataclass(frozen=True)
-class Kind:
-    """One kind of value."""
-
-    wanted: str
-    """Completes "… is not"; for people."""
-    parse: Callable[[object], Any]
-    """Raises BadValueError.  May return a Noted value."""
-    metavar: str = "TEXT"
-    schema: Mapping[str, object] = field(default_factory=lambda: {"type": "string"})
-    many: bool = False
-    """A list: its flag may be repeated, and in the environment commas separate its items."""
-    switch: bool = False
-    """A boolean: its flag takes no value."""
-    bare: str | None = None
-    """The value of its flag when none is given."""
-
-
 def quoted(value: object) -> str:
     """`value` as a message shows it."""
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
@@ -80,6 +63,26 @@ def shown(value: object) -> object:
     origin = getattr(value, "__wrapped__", value)
     name = getattr(origin, "__qualname__", None) or type(origin).__qualname__
     return f"{getattr(origin, '__module__', '?')}.{name}"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of value."""
+
+    wanted: str
+    """Completes "… is not"; for people."""
+    parse: Callable[[object], Any]
+    """Raises BadValueError.  May return a Noted value."""
+    metavar: str = "TEXT"
+    schema: Mapping[str, object] = field(default_factory=lambda: {"type": "string"})
+    many: bool = False
+    """A list: its flag may be repeated, and in the environment commas separate its items."""
+    switch: bool = False
+    """A boolean: its flag takes no value."""
+    bare: str | None = None
+    """The value of its flag when none is given."""
+    show: Callable[[Any], object] = shown
+    """The parsed value in plain types, as people write it."""
 
 
 # Numbers
@@ -234,12 +237,15 @@ def optional(kind: Kind) -> Kind:
             return None
         return kind.parse(value)
 
-    return Kind(
-        kind.wanted, parse, kind.metavar, {"oneOf": [kind.schema, {"type": "null"}]}, kind.many
-    )
+    schema = {"oneOf": [kind.schema, {"type": "null"}]}
+    return dataclasses.replace(kind, parse=parse, schema=schema)
 
 
-MODE = Kind("a file mode", _octal, "MODE", {"type": ["integer", "string"]})
+def _shown_octal(mode: int | None) -> str | None:
+    return None if mode is None else f"{mode:04o}"
+
+
+MODE = Kind("a file mode", _octal, "MODE", {"type": ["integer", "string"]}, show=_shown_octal)
 
 
 def _workers(value: object) -> int:

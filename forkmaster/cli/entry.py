@@ -1,0 +1,79 @@
+"""The entry point: `forkmaster [COMMAND] …`, where the command may be left out for serve.
+
+Everything heavy is imported by the command that needs it, when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+
+from forkmaster import __version__
+from forkmaster.errors import ForkmasterError, UsageError
+
+VERSION_FLAGS = ("-v", "-V", "--version")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run forkmaster and exit.  `arguments` are those after the program's name."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        status = run(arguments)
+    except ForkmasterError as exc:
+        for line in str(exc).splitlines():
+            print(f"forkmaster: {line}", file=sys.stderr)
+        status = exc.exit_code
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:
+        # `forkmaster config | head`; Python would complain once more while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command that `arguments` ask for.  Returns the exit code; raises ForkmasterError."""
+    if arguments and arguments[0] in VERSION_FLAGS:
+        print(version())
+        return 0
+    # Imported late: the version is asked for in scripts, again and again.
+    import click
+
+    from forkmaster.cli.commands import program
+
+    try:
+        result = program.main(arguments, prog_name="forkmaster", standalone_mode=False)
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as exc:
+        raise UsageError(_explained(exc)) from None
+    return result if isinstance(result, int) else 0
+
+
+def version() -> str:
+    """What `forkmaster --version` prints."""
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"forkmaster {__version__} ({python}, {platform.system()})"
+
+
+def _explained(exc: Exception) -> str:
+    """What click has against the command line, in the form of our errors."""
+    import click
+
+    assert isinstance(exc, click.ClickException)
+    match exc:
+        case click.NoSuchOption(option_name=name, possibilities=possibilities):
+            return f"there is no option {name}; {_suggested(possibilities)}"
+        case click.BadOptionUsage():
+            return f"{exc.format_message().rstrip('.').lower()}; see forkmaster --help"
+    return f"{exc.format_message().rstrip('.')}; see forkmaster --help"
+
+
+def _suggested(possibilities: list[str] | None) -> str:
+    if not possibilities:
+        return "see forkmaster --help-all"
+    *first, last = sorted(possibilities)
+    listed = f"{', '.join(first)} or {last}" if first else last
+    return f"did you mean {listed}?"

@@ -1,0 +1,214 @@
+"""The options of the command line, made from the table of settings, and their help.
+
+The values stay text here: they are parsed where those of every other source are, so that all
+mistakes of all sources are reported together, in one form.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import click
+
+from forkmaster.config.origins import Given, Origin
+from forkmaster.config.settings import Effect, Setting
+from forkmaster.config.table import SETTINGS
+from forkmaster.errors import UsageError
+
+CMD_ARGS = ("GUNICORN_CMD_ARGS", "FORKMASTER_CMD_ARGS")
+"""Variables that hold a command line; a later one is stronger."""
+
+# uvicorn's words for what --bind says.
+_BIND_WORDS = ("host", "port", "uds", "fd")
+
+
+class SettingOption(click.Option):
+    """The option of one setting."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        kind = setting.kind
+        super().__init__(
+            [setting.name, *_declarations(setting)],
+            help=_help(setting),
+            type=click.BOOL if kind.switch else click.STRING,
+            is_flag=kind.switch,
+            flag_value=True if setting.turns_off else kind.bare,
+            multiple=kind.many,
+            default=None,
+            metavar=None if kind.switch else kind.metavar,
+        )
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        setting = self.setting
+        positive = [flag for flag in setting.flags if not flag.startswith("--no-")]
+        flags = ", ".join(positive or setting.flags)
+        return f"{flags} {setting.kind.metavar}".rstrip(), self.help or ""
+
+
+class Command(click.Command):
+    """A command that takes every setting as an option, and explains them by section."""
+
+    def __init__(self, name: str, *, usage: str, **kwargs: Any) -> None:
+        self.usage_line = usage
+        options: list[click.Parameter] = [SettingOption(each) for each in _with_flags()]
+        options += [
+            click.Option(["--host"], metavar="HOST", help="The host of --bind HOST:PORT."),
+            click.Option(["--port"], metavar="PORT", help="The port of --bind HOST:PORT."),
+            click.Option(["--uds"], metavar="PATH", help="The same as --bind unix:PATH."),
+            click.Option(["--fd"], metavar="NUMBER", help="The same as --bind fd://NUMBER."),
+        ]
+        params = kwargs.pop("params", [])
+        super().__init__(
+            name,
+            params=[click.Argument(["app"], required=False), *params, *options, _help_all()],
+            context_settings={"help_option_names": ["-h", "--help"]},
+            **kwargs,
+        )
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage("forkmaster", self.usage_line)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_options(self, ctx, formatter, everything=ctx.meta.get("help_all", False))
+
+
+def given_by(parameters: Mapping[str, Any], *, within: str = "") -> Iterator[Given]:
+    """The values that a parsed command line gives.
+
+    `within` is the environment variable that held it, if one did.
+    """
+    prefix = f"{within} " if within else ""
+    source = "environment" if within else "command line"
+    for name, value in parameters.items():
+        if name in SETTINGS and value is not None and value != ():
+            flag = (
+                "the command line" if name == "app" else f"{prefix}{_flag(SETTINGS[name], value)}"
+            )
+            yield Given(name, value, Origin(source, flag))  # type: ignore[arg-type]
+    yield from _bind_words(parameters, prefix, source)
+
+
+def given_by_variables(environ: Mapping[str, str]) -> Iterator[Given]:
+    """The values in FORKMASTER_CMD_ARGS and GUNICORN_CMD_ARGS."""
+    for variable in CMD_ARGS:
+        text = environ.get(variable, "")
+        if not text:
+            continue
+        try:
+            with Command(variable, usage="").make_context(variable, shlex.split(text)) as ctx:
+                # An application in there is ignored, as in gunicorn.
+                named = {name: value for name, value in ctx.params.items() if name != "app"}
+        except ValueError as exc:
+            raise UsageError(f"{variable} cannot be read: {str(exc).lower()}") from None
+        except click.UsageError as exc:
+            raise UsageError(f"{variable}: {exc.format_message()}") from None
+        yield from given_by(named, within=variable)
+
+
+def given_by_everything(parameters: Mapping[str, Any]) -> list[Given]:
+    """The values of the variables and of the command line, the strongest last."""
+    return [*given_by_variables(os.environ), *given_by(parameters)]
+
+
+def _bind_words(parameters: Mapping[str, Any], prefix: str, source: str) -> Iterator[Given]:
+    said = [word for word in _BIND_WORDS if parameters.get(word) is not None]
+    if not said:
+        return
+    place = prefix + " and ".join(f"--{word}" for word in said)
+    if parameters.get("bind"):
+        raise UsageError(f"--bind and {place} say the same twice; use one")
+    addresses = []
+    if "host" in said or "port" in said:
+        host = parameters.get("host") or "127.0.0.1"
+        port = parameters.get("port") or "8000"
+        addresses.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    if "uds" in said:
+        addresses.append(f"unix:{parameters['uds']}")
+    if "fd" in said:
+        addresses.append(f"fd://{parameters['fd']}")
+    yield Given("bind", addresses, Origin(source, place))  # type: ignore[arg-type]
+
+
+def _with_flags() -> Iterable[Setting]:
+    return (setting for setting in SETTINGS.values() if setting.flags)
+
+
+def _flag(setting: Setting, value: object) -> str:
+    """The flag that messages call a setting by when it has this value."""
+    flag = next(flag for flag in setting.flags if flag.startswith("--"))
+    return flag.replace("--", "--no-", 1) if value is False else flag
+
+
+def _declarations(setting: Setting) -> list[str]:
+    flags = list(setting.all_flags)
+    if not setting.kind.switch or setting.turns_off:
+        return flags
+    long = [flag for flag in flags if flag.startswith("--") and not flag.startswith("--no-")]
+    pairs = [f"{flag}/--no-{flag.removeprefix('--')}" for flag in long]
+    return [flag for flag in flags if not flag.startswith("--")] + pairs
+
+
+# Help
+
+
+def _help(setting: Setting) -> str:
+    about = [setting.help]
+    if setting.effect is not Effect.WORKS:
+        about.append(f"Without effect here: {setting.instead}.")
+    default = setting.default_text or _default(setting)
+    notes = [f"default: {default}"] if default else []
+    notes.append(f"env: {setting.variable}")
+    return f"{' '.join(about)}  [{'; '.join(notes)}]"
+
+
+def _default(setting: Setting) -> str:
+    value = setting.kind.show(setting.default)
+    if value in (None, "", [], {}) or setting.kind.switch:
+        return "on" if value is True else ""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _help_all() -> click.Option:
+    def callback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value:
+            ctx.meta["help_all"] = True
+            click.echo(ctx.get_help())
+            ctx.exit()
+
+    return click.Option(
+        ["--help-all"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=callback,
+        help="Show every option and exit.",
+    )
+
+
+def write_options(
+    command: click.Command,
+    ctx: click.Context,
+    formatter: click.HelpFormatter,
+    *,
+    everything: bool,
+) -> None:
+    """The options by section: the everyday ones, or every one."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    others: list[tuple[str, str]] = []
+    for param in command.get_params(ctx):
+        record = param.get_help_record(ctx)
+        if record is None or isinstance(param, click.Argument):
+            continue
+        if not isinstance(param, SettingOption):
+            others.append(record)
+        elif everything or param.setting.everyday:
+            sections.setdefault(param.setting.section, []).append(record)
+    for title, records in sections.items():
+        with formatter.section(click.style(title, bold=True)):
+            formatter.write_dl(records, col_max=30)
+    with formatter.section(click.style("Other", bold=True)):
+        formatter.write_dl(others, col_max=30)

@@ -1,0 +1,83 @@
+"""`forkmaster config`: every setting, its effective value, and where that came from."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from forkmaster.cli.options import Command, given_by_everything
+from forkmaster.config.secrets import redacted
+from forkmaster.config.sources import Loaded, load
+from forkmaster.config.table import SETTINGS
+
+
+def command() -> click.Command:
+    return Command(
+        "config",
+        usage="config [OPTIONS] [APP]",
+        help="Show every setting, its effective value, and where that came from.",
+        callback=run,
+        params=[
+            click.Option(["--json", "as_json"], is_flag=True, help="As JSON."),
+            click.Option(["--toml", "as_toml"], is_flag=True, help="As a forkmaster.toml."),
+        ],
+    )
+
+
+def run(as_json: bool, as_toml: bool, **parameters: Any) -> int:
+    loaded = load(given_by_everything(parameters))
+    if as_json:
+        print(json.dumps(_as_json(loaded), indent=2))
+    elif as_toml:
+        print_toml(loaded)
+    else:
+        for warning in loaded.warnings:
+            print(f"forkmaster: warning: {warning}", file=sys.stderr)
+        print_settings(loaded)
+    return 0
+
+
+def print_settings(loaded: Loaded) -> None:
+    """One line for each setting: name, value, origin."""
+    rows = [(name, _text(_value(loaded, name)), str(loaded.origins[name])) for name in SETTINGS]
+    widest = max(len(name) for name in SETTINGS)
+    # 40: most values; the origin of a longer one just stands further right.
+    for name, value, origin in rows:
+        print(f"{name:<{widest}} = {value:<40}  # {origin}")
+
+
+def print_toml(loaded: Loaded) -> None:
+    """What differs from the defaults, as a forkmaster.toml."""
+    for name in SETTINGS:
+        origin = loaded.origins[name]
+        value = _value(loaded, name)
+        if origin.source != "default" and name != "config" and value is not None:
+            print(f"{name} = {_toml(value)}  # {origin}")
+
+
+def _value(loaded: Loaded, name: str) -> object:
+    return redacted(name, SETTINGS[name].kind.show(getattr(loaded.config, name)))
+
+
+def _as_json(loaded: Loaded) -> dict[str, object]:
+    return {
+        name: {"value": _value(loaded, name), "origin": str(loaded.origins[name])}
+        for name in SETTINGS
+    }
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _toml(value: object) -> str:
+    """`value` in TOML, which is JSON but for its tables; in one line."""
+    if isinstance(value, dict):
+        pairs = (f"{json.dumps(key)} = {_toml(each)}" for key, each in value.items())
+        return f"{{ {', '.join(pairs)} }}" if value else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)
