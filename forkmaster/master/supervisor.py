@@ -5,20 +5,24 @@
 performs in order.  Between two events nothing happens here, so `next_deadline` also tells the
 master how long it may sleep.
 
-Two mechanisms do all the work.  *Escalation*: every child has one deadline, and a table says
-what missing it means in each state.  *Reconciliation*: after every event the children that
-serve are compared with those that should, and moved one step closer.  Start, crash, TTIN,
-reload, recycling, scaling and a rollback are all the same comparison:
+Two mechanisms do all the work.  *Escalation*: every child has a deadline, and a table says what
+missing it means in each state.  *Reconciliation*: after every event the workers that serve are
+compared with those that should, and moved one step closer.  Start, crash, TTIN, reload,
+recycling, scaling and a rollback are all the same comparison:
 
     wanted   the generation that new workers belong to
-    fresh    children of that generation that are not being recycled
+    fresh    workers of that generation that are not being recycled
     stale    all others that still serve; each is retired when a ready fresh one stands in for it
 
-A reload proposes a *candidate* generation.  Its first worker is the gate: until that one is
-ready nothing else of the candidate is spawned, and nothing of the committed generation retired.
-If a worker of the candidate dies before it is ready, the candidate is dropped and `wanted` is
-the committed generation again, which makes the candidate's workers the stale ones.  So rolling
-back needs no code of its own.
+A reload goes VALIDATE → ADOPT → GATE → ROLL → COMMIT.  A throw-away child reads the new
+configuration; if that succeeds the master adopts it as the *candidate* generation.  The first
+worker of the candidate is the gate: until it is ready nothing else of the candidate is spawned,
+and nothing of the committed generation retired.  If a child of the candidate dies before it is
+ready, the candidate is dropped and `wanted` is the committed generation again, which makes the
+candidate's workers the stale ones.  So rolling back needs no code of its own.
+
+With preload every generation has a zygote, and a worker can only be spawned once its zygote is
+ready.  The zygote of the generation before stays, so that a rollback is a fork from memory.
 
 A child is known here by its serial (1 for the first ever spawned).  Pids belong to the master:
 the kernel reuses them; serials are never reused.
@@ -29,26 +33,49 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, auto
-from signal import SIGABRT, SIGKILL, SIGQUIT, SIGTERM, Signals
+from signal import SIGABRT, SIGKILL
 
+from forkmaster.master.actions import (
+    Abort,
+    Action,
+    Adopt,
+    Commit,
+    Delay,
+    Dump,
+    Halt,
+    Kill,
+    Quit,
+    Refuse,
+    Retire,
+    RollBack,
+    Spawn,
+)
 from forkmaster.master.backoff import Backoff
+from forkmaster.master.events import (
+    Event,
+    Exited,
+    Propose,
+    Pulse,
+    Pulses,
+    Ready,
+    Recycle,
+    Refused,
+    Reload,
+    Resize,
+    Rollback,
+    Scale,
+    SpawnFailed,
+    Start,
+    Stop,
+    Tick,
+)
+from forkmaster.master.policy import Policy, Role, State
 
-BOOT_FAILURE = 3  # exit status of a worker whose application raised while it was loaded
-APP_FAILURE = 4  # exit status of a worker whose application does not exist
+BOOT_FAILURE = 3  # exit status of a child whose application raised while it was loaded
+APP_FAILURE = 4  # exit status of a child whose application does not exist
 OVERSLEPT = 5.0  # seconds: a tick later than this was not the scheduler's doing
 
-
-class State(Enum):
-    """Where a child stands in its life, as the master sees it."""
-
-    STARTING = auto()  # forked, not ready yet
-    READY = auto()  # serves
-    STOPPING = auto()  # asked to finish its requests and exit
-    ABORTING = auto()  # asked to exit now
-    KILLED = auto()  # sent SIGKILL
-
-
+UNHEARD = Pulse(0.0)
 SERVING = frozenset({State.STARTING, State.READY})
 
 # What a missed deadline means in each state: the signal to send, and the state after it.
@@ -61,209 +88,24 @@ ESCALATION = {
 }
 
 
-@dataclass(frozen=True)
-class Policy:
-    """The part of a generation's configuration that decisions depend on.  Times in seconds."""
-
-    workers: int = 1
-    timeout: float = 30.0
-    boot_timeout: float = 60.0
-    graceful_timeout: float = 30.0
-    kill_timeout: float = 5.0
-    surge: int = 1
-
-    def patience(self, state: State) -> float:
-        """How long a child may stay in `state`, or between two beats; `inf` for ever."""
-        return {
-            State.STARTING: self.boot_timeout,
-            State.READY: self.timeout,
-            State.STOPPING: self.graceful_timeout,
-            State.ABORTING: self.kill_timeout,
-            State.KILLED: self.kill_timeout,
-        }[state] or math.inf
-
-
 @dataclass
 class Child:
-    """A worker as the master sees it."""
+    """A process of ours as the master sees it.  Times are monotonic seconds."""
 
     serial: int
     generation: int
+    role: Role
     state: State
-    deadline: float  # monotonic seconds
-    ready_at: float | None = None  # monotonic seconds; None before it is ready
-    beat: float = 0.0  # the last one heard of, monotonic seconds
-    recycle: str = ""  # why it asked to be replaced
+    deadline: float
+    ready_at: float | None = None  # None before it is ready
+    pulse: Pulse = UNHEARD
+    heard: float = 0.0  # when the pulse was taken
+    dumped: float = 0.0  # the start of the request whose stacks were logged
+    recycle: str = ""  # why it is to be replaced
     expected: bool = False  # we asked it to go, so its death says nothing about the application
 
     def __str__(self) -> str:
-        return f"worker {self.serial}"
-
-
-# --- Events: what happened --------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Start:
-    """The listeners are bound; bring up the first generation."""
-
-
-@dataclass(frozen=True)
-class Tick:
-    """Time has passed."""
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A worker can accept."""
-
-    serial: int
-
-
-@dataclass(frozen=True)
-class Beats:
-    """The last beat of each worker, in monotonic seconds, by serial."""
-
-    latest: Mapping[int, float]
-
-
-@dataclass(frozen=True)
-class Exited:
-    """A child was reaped.  `status` is its exit status, None if a signal killed it."""
-
-    serial: int
-    status: int | None = None
-
-
-@dataclass(frozen=True)
-class SpawnFailed:
-    """The kernel refused the fork, or a resource for it."""
-
-    serial: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Recycle:
-    """A worker reached a limit and asks to be replaced."""
-
-    serial: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Resize:
-    """One worker more or fewer; never below one."""
-
-    by: int
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Exactly so many workers; 0 keeps the master alone."""
-
-    to: int
-
-
-@dataclass(frozen=True)
-class Reload:
-    """There is a new configuration and perhaps new code."""
-
-    policy: Policy
-
-
-@dataclass(frozen=True)
-class Stop:
-    """End the server: finish the requests in flight, or do not."""
-
-    graceful: bool = True
-
-
-Event = (
-    Start | Tick | Ready | Beats | Exited | SpawnFailed | Recycle | Resize | Scale | Reload | Stop
-)
-
-
-# --- Actions: what to do about it -------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Spawn:
-    """Fork a worker."""
-
-    serial: int
-    generation: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Retire:
-    """Ask a worker to finish its requests and exit: SIGTERM."""
-
-    serial: int
-    reason: str
-    signal: Signals = SIGTERM
-
-
-@dataclass(frozen=True)
-class Abort:
-    """Dump the stacks of a worker that does not answer, then SIGABRT."""
-
-    serial: int
-    reason: str
-    signal: Signals = SIGABRT
-
-
-@dataclass(frozen=True)
-class Kill:
-    """End a worker that softer signals did not."""
-
-    serial: int
-    reason: str
-    signal: Signals = SIGKILL
-
-
-@dataclass(frozen=True)
-class Quit:
-    """Ask a worker to exit without finishing anything: SIGQUIT."""
-
-    serial: int
-    reason: str
-    signal: Signals = SIGQUIT
-
-
-@dataclass(frozen=True)
-class Delay:
-    """Nothing is done but logged: the next attempt waits."""
-
-    seconds: float
-    reason: str
-
-
-@dataclass(frozen=True)
-class Commit:
-    """The candidate serves alone; its configuration is the server's now."""
-
-    generation: int
-
-
-@dataclass(frozen=True)
-class RollBack:
-    """The candidate is dropped; the committed generation stays."""
-
-    generation: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Halt:
-    """No child is left: end the master."""
-
-    exit_code: int
-    reason: str
-
-
-Action = Spawn | Retire | Abort | Kill | Quit | Delay | Commit | RollBack | Halt
+        return f"{self.role.value} {self.serial}"
 
 
 @dataclass
@@ -274,6 +116,7 @@ class Supervisor:
     target: int = 0
     committed: int = 0
     candidate: int | None = None
+    previous: int | None = None  # the generation that a rollback goes back to
     children: dict[int, Child] = field(default_factory=dict)
     backoff: Backoff = field(default_factory=Backoff)
     halt: Halt | None = None  # what ends the server, once it is stopping
@@ -299,7 +142,7 @@ class Supervisor:
 
     def next_deadline(self) -> float:
         """The monotonic time at which `Tick` is due; `inf` when nothing is pending."""
-        deadlines = [child.deadline for child in self.children.values()]
+        deadlines = [self._next_look(child) for child in self.children.values()]
         if self.halt is None and self.backoff.retry_at > 0.0:
             deadlines.append(self.backoff.retry_at)
         return min(deadlines, default=math.inf)
@@ -311,8 +154,24 @@ class Supervisor:
 
     @property
     def reloading(self) -> bool:
-        """Whether a candidate generation is being brought up."""
-        return self.candidate is not None
+        """Whether a new configuration is read or a candidate generation brought up."""
+        return self.candidate is not None or self._validator() is not None
+
+    @property
+    def next_generation(self) -> int:
+        """The number that the next `Propose` will give its generation."""
+        return self._last_generation + 1
+
+    @property
+    def generations(self) -> set[int]:
+        """The generations whose configuration may still be needed."""
+        living = {child.generation for child in self.children.values()}
+        kept = {self.committed, self.candidate, self.previous}
+        return living | {generation for generation in kept if generation is not None}
+
+    def workers(self) -> list[Child]:
+        """The workers that serve or are about to, oldest first."""
+        return [c for c in self.children.values() if c.role is Role.WORKER and c.state in SERVING]
 
     # --- Events -------------------------------------------------------------------------------
 
@@ -324,13 +183,14 @@ class Supervisor:
                 pass
             case Ready(serial):
                 self._record_ready(serial, now)
-            case Beats(latest):
-                self._record_beats(latest)
-            case Exited(serial, status):
-                yield from self._record_exit(serial, status, now)
+            case Pulses(latest):
+                self._record_pulses(latest, now)
+            case Exited(serial, status, reason):
+                yield from self._record_exit(serial, status, reason, now)
             case SpawnFailed(serial, reason):
                 del self.children[serial]
-                yield Delay(self.backoff.died_unready(now), reason)
+                if not self.stopping:
+                    yield Delay(self.backoff.died_unready(now), reason)
             case Recycle(serial, reason):
                 child = self.children.get(serial)
                 if child is not None and child.state is State.READY and not child.recycle:
@@ -339,8 +199,8 @@ class Supervisor:
                 self._aim(max(1, self._aimed() + by))
             case Scale(to):
                 self._aim(to)
-            case Reload(policy):
-                self._propose(policy)
+            case Reload() | Refused() | Propose() | Rollback():
+                yield from self._record_reload(event, now)
             case Stop(graceful):
                 yield from self._stop(graceful, now)
 
@@ -348,33 +208,43 @@ class Supervisor:
         child = self.children.get(serial)
         if child is None or child.state is not State.STARTING:
             return
-        child.state = State.READY
-        child.ready_at = now
-        child.deadline = now + self._policy_of(child).patience(State.READY)
-        self.was_ready = True
-        self.backoff.became_ready()
-        if child.generation == self.candidate:
-            self._gate_open = True
+        self._move(child, State.READY, now)
+        child.ready_at = child.heard = now
+        if child.role is Role.WORKER:
+            self.was_ready = True
+            self.backoff.became_ready()
+            if child.generation == self.candidate:
+                self._gate_open = True
 
-    def _record_beats(self, latest: Mapping[int, float]) -> None:
-        for serial, at in latest.items():
+    def _record_pulses(self, latest: Mapping[int, Pulse], now: float) -> None:
+        for serial, pulse in latest.items():
             child = self.children.get(serial)
-            if child is not None and child.state is State.READY and at > child.beat:
-                child.beat = at
-                beaten = at + self._policy_of(child).patience(State.READY)
+            if child is None or child.role is not Role.WORKER or child.state is not State.READY:
+                continue
+            if pulse.beat > child.pulse.beat:
+                beaten = pulse.beat + self._policy_of(child).patience(State.READY)
                 child.deadline = max(child.deadline, beaten)
+            child.deadline = max(child.deadline, pulse.extended)
+            child.pulse, child.heard = pulse, now
 
-    def _record_exit(self, serial: int, status: int | None, now: float) -> Iterator[Action]:
+    def _record_exit(
+        self, serial: int, status: int | None, reason: str, now: float
+    ) -> Iterator[Action]:
         child = self.children.pop(serial, None)
         if child is None or self.stopping or child.expected:
             return
-        if child.ready_at is not None:
+        if child.role is Role.VALIDATOR:
+            if status == 0:
+                yield Adopt()
+            else:
+                yield Refuse(reason or f"the configuration could not be read: {_end(status)}")
+        elif child.ready_at is None:
+            died = f"{child} {_end(status)} before it was ready"
+            yield from self._failed_to_boot(child, died, status, now)
+        else:
             wait = self.backoff.died_ready(now - child.ready_at, now)
             if wait:
                 yield Delay(wait, f"{self.backoff.quick_deaths} workers died shortly after boot")
-            return
-        how = "was killed" if status is None else f"exited with status {status}"
-        yield from self._failed_to_boot(child, f"{child} {how} before it was ready", status, now)
 
     def _failed_to_boot(
         self, child: Child, reason: str, status: int | None, now: float
@@ -388,26 +258,57 @@ class Supervisor:
         else:
             yield Delay(self.backoff.died_unready(now), reason)
 
-    def _propose(self, policy: Policy) -> None:
+    def _record_reload(
+        self, event: Reload | Refused | Propose | Rollback, now: float
+    ) -> Iterator[Action]:
         if self.stopping:
             return
+        match event:
+            case Reload():
+                validator = self._validator()
+                if validator is not None:
+                    # What it reads may be older than the wish.
+                    yield self._retire(validator, "another reload was asked for", now)
+                yield self._spawn(self.committed, Role.VALIDATOR, "reload", now)
+            case Refused(reason):
+                yield Refuse(reason)
+            case Propose(policy):
+                self._last_generation += 1
+                self._policies[self._last_generation] = policy
+                yield from self._try(self._last_generation)
+            case Rollback():
+                if self.previous is None:
+                    yield Refuse("there is no generation to go back to")
+                elif self.candidate == self.previous:
+                    yield Refuse("a rollback is under way")
+                else:
+                    yield from self._try(self.previous)
+
+    def _try(self, generation: int) -> Iterator[Action]:
         # A second reload starts over: workers of the candidate before become stale ones.
-        self._last_generation += 1
-        self.candidate = self._last_generation
-        self._policies[self.candidate] = policy
-        self._candidate_target = policy.workers
-        self._gate_open = False
+        if self.candidate is not None:
+            yield RollBack(self.candidate, "another reload was asked for")
+        self.candidate = generation
+        self._candidate_target = self._policies[generation].workers
+        # Going back to a generation of which some still serve needs no proof.
+        self._gate_open = any(
+            child.generation == generation and child.state is State.READY
+            for child in self.workers()
+        )
         self.backoff.reset()
 
     def _roll_back(self, reason: str) -> RollBack:
         assert self.candidate is not None
         dropped, self.candidate = self.candidate, None
+        if dropped == self.previous:
+            self.previous = None
         self.backoff.reset()
         return RollBack(dropped, reason)
 
     def _stop(self, graceful: bool, now: float) -> Iterator[Action]:
         self.halt = self.halt or Halt(0, "asked to stop")
-        self.candidate = None
+        if self.candidate is not None:
+            yield self._roll_back("the server stops")
         if graceful:
             return  # reconciling retires what still serves
         for child in self.children.values():
@@ -417,7 +318,7 @@ class Supervisor:
                 yield Quit(child.serial, "quick stop")
 
     def _aimed(self) -> int:
-        return self.target if self.candidate is None else self._candidate_target
+        return self._target_of(self._wanted())
 
     def _aim(self, workers: int) -> None:
         if self.candidate is None:
@@ -430,9 +331,14 @@ class Supervisor:
     def _policy_of(self, child: Child) -> Policy:
         return self._policies[child.generation]
 
+    def _patience(self, child: Child, state: State) -> float:
+        if state is State.READY and child.role is not Role.WORKER:
+            return math.inf  # it waits for us, so it does not beat
+        return self._policy_of(child).patience(state)
+
     def _move(self, child: Child, state: State, now: float) -> None:
         child.state = state
-        child.deadline = now + self._policy_of(child).patience(state)
+        child.deadline = now + self._patience(child, state)
 
     def _forgive_if_overslept(self, now: float) -> None:
         # We asked to be woken at `due`.  If it is much later, the master was stopped (SIGSTOP)
@@ -440,28 +346,67 @@ class Supervisor:
         # deadline again rather than kill the innocent.
         if now - self.due > OVERSLEPT:
             for child in self.children.values():
-                child.deadline = now + self._policy_of(child).patience(child.state)
+                child.deadline = now + self._patience(child, child.state)
+                child.pulse = Pulse(now)
+
+    def _next_look(self, child: Child) -> float:
+        """When `child` must be judged again."""
+        if child.state is not State.READY or child.role is not Role.WORKER:
+            return child.deadline
+        policy = self._policy_of(child)
+        # A request that starts after our last look cannot be overdue before a whole timeout.
+        since = child.pulse.oldest or child.heard
+        looks = [child.deadline]
+        if policy.request_timeout:
+            looks.append(max(since + policy.request_timeout, child.pulse.extended))
+        if policy.slow_request:
+            shown = child.pulse.oldest and child.dumped == child.pulse.oldest
+            looks.append((child.heard if shown else since) + policy.slow_request)
+        return min(looks)
 
     def _escalate(self, now: float) -> Iterator[Action]:
         for child in self.children.values():
+            if child.state is State.READY and child.role is Role.WORKER:
+                yield from self._judge_request(child, now)
             if child.deadline > now:
                 continue
-            missed, patience = child.state, self._policy_of(child).patience(child.state)
+            missed = child.state
+            patience = self._patience(child, missed)
             since = now - patience
             if missed is State.READY:
-                since = max(child.beat, child.ready_at or 0.0)
-            signal, after = ESCALATION[missed]
-            self._move(child, after, now)
-            reason = _overdue(missed, now - since, patience)
-            if signal is SIGABRT:
-                yield Abort(child.serial, reason)
-                if missed is State.STARTING and not self.stopping:
-                    # Its exit, whenever that comes, adds nothing to what we know.
-                    child.expected = True
-                    yield from self._failed_to_boot(child, f"{child} {reason}", None, now)
+                since = max(child.pulse.beat, child.ready_at or 0.0)
+            yield from self._miss(child, _overdue(missed, now - since, patience), now)
+
+    def _judge_request(self, child: Child, now: float) -> Iterator[Action]:
+        policy, start = self._policy_of(child), child.pulse.oldest
+        if not start:
+            return
+        age = now - start
+        if policy.request_timeout and now >= max(
+            start + policy.request_timeout, child.pulse.extended
+        ):
+            limit = f"request_timeout {policy.request_timeout:g} s"
+            yield from self._miss(child, f"served one request for {age:.1f} s ({limit})", now)
+        elif policy.slow_request and age >= policy.slow_request and child.dumped != start:
+            child.dumped = start
+            yield Dump(child.serial, f"slow request (slow_request {policy.slow_request:g} s)")
+
+    def _miss(self, child: Child, reason: str, now: float) -> Iterator[Action]:
+        """The child missed a deadline: one step up the ladder."""
+        missed = child.state
+        signal, after = ESCALATION[missed]
+        self._move(child, after, now)
+        if signal is SIGKILL:
+            yield Kill(child.serial, reason)
+            return
+        yield Abort(child.serial, reason)
+        if missed is State.STARTING and not self.stopping:
+            # Its exit, whenever that comes, adds nothing to what we know.
+            child.expected = True
+            if child.role is Role.VALIDATOR:
+                yield Refuse(f"the configuration could not be read: {child} {reason}")
             else:
-                child.expected = child.expected or missed is State.STOPPING
-                yield Kill(child.serial, reason)
+                yield from self._failed_to_boot(child, f"{child} {reason}", None, now)
 
     # --- Reconciliation -----------------------------------------------------------------------
 
@@ -479,6 +424,7 @@ class Supervisor:
         yield from self._commit_if_done()
         yield from self._spawn_missing(now)
         yield from self._retire_surplus(now)
+        yield from self._retire_zygotes(now)
 
     def _commit_if_done(self) -> Iterator[Action]:
         if self.candidate is None or not self._gate_open:
@@ -486,16 +432,13 @@ class Supervisor:
         fresh, stale = self._fresh(self.candidate), self._stale(self.candidate)
         ready = [child for child in fresh if child.state is State.READY]
         if len(ready) >= self._candidate_target and not stale:
-            self.committed, self.candidate = self.candidate, None
+            self.previous, self.committed = self.committed, self.candidate
+            self.candidate = None
             self.policy = self._policies[self.committed]
             self.target = self._candidate_target
             yield Commit(self.committed)
-            living = {child.generation for child in self.children.values()}
-            self._policies = {
-                generation: policy
-                for generation, policy in self._policies.items()
-                if generation in living or generation == self.committed
-            }
+            needed = self.generations
+            self._policies = {g: policy for g, policy in self._policies.items() if g in needed}
 
     def _spawn_missing(self, now: float) -> Iterator[Action]:
         if now < self.backoff.retry_at:
@@ -503,10 +446,11 @@ class Supervisor:
         self.backoff.retry_at = 0.0
         if self.candidate is not None and not self._gate_open:
             # The committed generation stays at full strength while the gate is tried.
-            standing = sum(child.generation != self.candidate for child in self._serving())
-            yield from self._spawn(self.committed, self.target - standing, "missing", now)
+            standing = sum(child.generation != self.candidate for child in self.workers())
+            missing = self.target - standing
+            yield from self._spawn_workers(self.committed, missing, "missing", now)
             if not self._fresh(self.candidate):
-                yield from self._spawn(self.candidate, 1, "first of its generation", now)
+                yield from self._spawn_workers(self.candidate, 1, "first of its generation", now)
             return
         wanted = self._wanted()
         reason = "missing"
@@ -514,7 +458,7 @@ class Supervisor:
             reason = "reload"
         elif self._stale(wanted):
             reason = "replacement"
-        yield from self._spawn(wanted, self._missing(wanted), reason, now)
+        yield from self._spawn_workers(wanted, self._missing(wanted), reason, now)
 
     def _missing(self, generation: int) -> int:
         """How many workers of `generation` to spawn now, within what may run at once."""
@@ -528,29 +472,36 @@ class Supervisor:
         return missing
 
     def _retire_surplus(self, now: float) -> Iterator[Action]:
-        if self.candidate is not None and not self._gate_open:
-            stale = [
-                c for c in self._serving() if c.generation not in (self.candidate, self.committed)
-            ]
-            for child in stale:
-                if child.state is State.STARTING:
-                    yield self._retire(child, "its generation was given up", now)
-            return
         wanted = self._wanted()
-        fresh, stale = self._fresh(wanted), self._stale(wanted)
-        for child in stale:
-            if child.state is State.STARTING:
+        if self.candidate is not None and not self._gate_open:
+            wanted = self.committed
+        kept = (wanted, self.candidate)
+        for child in self.workers():
+            if child.state is State.STARTING and child.generation not in kept:
                 yield self._retire(child, "its generation was given up", now)
-        stale = [child for child in stale if child.state is State.READY]
+        if wanted == self.committed and self.candidate is not None:
+            return
+        fresh = self._fresh(wanted)
+        stale = [child for child in self._stale(wanted) if child.state is State.READY]
         ready = sum(child.state is State.READY for child in fresh)
         target = self._target_of(wanted)
         for child in stale[: max(0, ready + len(stale) - target)]:
-            replaced = child.recycle if child.generation == wanted else "replaced"
+            replaced = child.recycle if child.generation == wanted else ""
             yield self._retire(child, replaced or "replaced", now)
         # The youngest first: the others have warm caches.  What is not ready before all.
         fresh.sort(key=lambda child: (child.state is State.STARTING, child.serial), reverse=True)
         for child in fresh[: max(0, len(fresh) - target)]:
             yield self._retire(child, "surplus", now)
+
+    def _retire_zygotes(self, now: float) -> Iterator[Action]:
+        kept = (self.committed, self.candidate, self.previous)
+        for child in self.children.values():
+            if (
+                child.role is Role.ZYGOTE
+                and child.state in SERVING
+                and child.generation not in kept
+            ):
+                yield self._retire(child, "its generation was given up", now)
 
     def _wanted(self) -> int:
         return self.committed if self.candidate is None else self.candidate
@@ -558,36 +509,57 @@ class Supervisor:
     def _target_of(self, generation: int) -> int:
         return self._candidate_target if generation == self.candidate else self.target
 
-    def _serving(self) -> list[Child]:
-        return [child for child in self.children.values() if child.state in SERVING]
-
     def _recycled(self) -> Child | None:
         """The one worker that is being replaced because it asked for it."""
         if self.candidate is not None:
             return None  # a reload replaces them all
-        asking = (c for c in self._serving() if c.recycle and c.generation == self.committed)
+        asking = (c for c in self.workers() if c.recycle and c.generation == self.committed)
         return next(asking, None)
 
     def _fresh(self, generation: int) -> list[Child]:
         recycled = self._recycled()
-        return [c for c in self._serving() if c.generation == generation and c is not recycled]
+        return [c for c in self.workers() if c.generation == generation and c is not recycled]
 
     def _stale(self, generation: int) -> list[Child]:
         recycled = self._recycled()
-        return [c for c in self._serving() if c.generation != generation or c is recycled]
+        return [c for c in self.workers() if c.generation != generation or c is recycled]
 
-    def _spawn(self, generation: int, count: int, reason: str, now: float) -> Iterator[Action]:
+    def _validator(self) -> Child | None:
+        validators = (c for c in self.children.values() if c.role is Role.VALIDATOR)
+        return next((c for c in validators if c.state is State.STARTING), None)
+
+    def _zygote(self, generation: int) -> Child | None:
+        zygotes = (c for c in self.children.values() if c.role is Role.ZYGOTE)
+        return next((c for c in zygotes if c.generation == generation and c.state in SERVING), None)
+
+    def _spawn_workers(
+        self, generation: int, count: int, reason: str, now: float
+    ) -> Iterator[Action]:
+        if self._policies[generation].preload:
+            zygote = self._zygote(generation)
+            if zygote is None:
+                yield self._spawn(generation, Role.ZYGOTE, "preload", now)
+                return
+            if zygote.state is State.STARTING:
+                return  # it will be ready, or fail: either is an event
         for _ in range(count):  # none if negative
-            self._last_serial += 1
-            child = Child(self._last_serial, generation, State.STARTING, math.inf)
-            self._move(child, State.STARTING, now)
-            self.children[child.serial] = child
-            yield Spawn(child.serial, generation, reason)
+            yield self._spawn(generation, Role.WORKER, reason, now)
+
+    def _spawn(self, generation: int, role: Role, reason: str, now: float) -> Spawn:
+        self._last_serial += 1
+        child = Child(self._last_serial, generation, role, State.STARTING, math.inf)
+        self._move(child, State.STARTING, now)
+        self.children[child.serial] = child
+        return Spawn(child.serial, generation, reason, role)
 
     def _retire(self, child: Child, reason: str, now: float) -> Retire:
         self._move(child, State.STOPPING, now)
         child.expected = True
         return Retire(child.serial, reason)
+
+
+def _end(status: int | None) -> str:
+    return "was killed" if status is None else f"exited with status {status}"
 
 
 def _overdue(state: State, seconds: float, patience: float) -> str:

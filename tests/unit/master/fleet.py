@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from forkmaster.master.supervisor import (
+from forkmaster.master.actions import (
     Abort,
     Action,
-    Beats,
     Commit,
-    Event,
-    Exited,
     Halt,
     Kill,
-    Policy,
     Quit,
-    Ready,
+    Refuse,
     Retire,
     RollBack,
     Spawn,
+)
+from forkmaster.master.events import (
+    Event,
+    Exited,
+    Propose,
+    Pulse,
+    Pulses,
+    Ready,
+    Reload,
     Start,
-    State,
-    Supervisor,
     Tick,
 )
+from forkmaster.master.policy import Policy, Role, State
+from forkmaster.master.supervisor import Supervisor
 
 
 class Fleet:
@@ -68,7 +73,18 @@ class Fleet:
 
     def beat(self, *serials: int) -> list[Action]:
         chosen = serials or tuple(self.alive)
-        return self.tell(Beats(dict.fromkeys(chosen, self.now)))
+        return self.tell(Pulses(dict.fromkeys(chosen, Pulse(self.now))))
+
+    def busy(self, serial: int, since: float) -> list[Action]:
+        """The worker beats, and its oldest request started at `since`."""
+        return self.tell(Pulses({serial: Pulse(self.now, oldest=since)}))
+
+    def reload(self, **policy: float) -> list[Action]:
+        """A reload whose configuration is sound, up to the first worker of the candidate."""
+        (validator,) = [a for a in self.tell(Reload()) if isinstance(a, Spawn)]
+        assert validator.role is Role.VALIDATOR
+        self.exits(validator.serial, 0)
+        return self.tell(Propose(Policy(**policy)))  # type: ignore[arg-type]
 
     def ready(self, *serials: int) -> list[Action]:
         return [action for serial in serials for action in self.tell(Ready(serial))]
@@ -81,6 +97,13 @@ class Fleet:
             actions += self.gone()
         return actions
 
+    def settle(self) -> list[Action]:
+        """Whoever starts becomes ready and whoever is asked to goes, until nothing changes."""
+        actions: list[Action] = []
+        while step := self.all_ready() + self.gone() + self.at(self.now):
+            actions += step
+        return actions
+
     def exits(self, serial: int, status: int | None = 0) -> list[Action]:
         self.alive.discard(serial)
         return self.tell(Exited(serial, status))
@@ -90,17 +113,18 @@ class Fleet:
         going = self.in_state(State.STOPPING, State.ABORTING, State.KILLED)
         return [action for serial in going for action in self.exits(serial)]
 
-    def in_state(self, *states: State) -> list[int]:
-        return [c.serial for c in self.supervisor.children.values() if c.state in states]
+    def in_state(self, *states: State, role: Role | None = None) -> list[int]:
+        children = self.supervisor.children.values()
+        return [c.serial for c in children if c.state in states and role in (None, c.role)]
 
     def generation(self, number: int) -> list[int]:
         children = self.supervisor.children.values()
-        return [c.serial for c in children if c.generation == number]
+        return [c.serial for c in children if c.generation == number and c.role is Role.WORKER]
 
 
-def spawned(actions: list[Action]) -> list[tuple[int, int]]:
-    """(serial, generation) of every worker spawned."""
-    return [(a.serial, a.generation) for a in actions if isinstance(a, Spawn)]
+def spawned(actions: list[Action], role: Role = Role.WORKER) -> list[tuple[int, int]]:
+    """(serial, generation) of every child of that role spawned."""
+    return [(a.serial, a.generation) for a in actions if isinstance(a, Spawn) and a.role is role]
 
 
 def signalled(actions: list[Action]) -> list[tuple[int, str]]:
@@ -110,5 +134,5 @@ def signalled(actions: list[Action]) -> list[tuple[int, str]]:
 
 
 def verdicts(actions: list[Action]) -> list[str]:
-    """Which reloads were committed or rolled back, as words."""
-    return [type(a).__name__ for a in actions if isinstance(a, (Commit, RollBack))]
+    """Which reloads were refused, committed or rolled back, as words."""
+    return [type(a).__name__ for a in actions if isinstance(a, (Commit, Refuse, RollBack))]

@@ -7,31 +7,35 @@ import random
 
 import pytest
 
-from forkmaster.master.supervisor import (
-    SERVING,
+from forkmaster.master.actions import (
     Abort,
     Action,
-    Beats,
+    Adopt,
     Commit,
-    Event,
-    Exited,
     Halt,
     Kill,
-    Policy,
     Quit,
+    Retire,
+    RollBack,
+    Spawn,
+)
+from forkmaster.master.events import (
+    Event,
+    Exited,
+    Propose,
+    Pulse,
+    Pulses,
     Ready,
     Recycle,
     Reload,
     Resize,
-    Retire,
-    RollBack,
-    Spawn,
+    Rollback,
     Start,
-    State,
     Stop,
-    Supervisor,
     Tick,
 )
+from forkmaster.master.policy import Policy, Role, State
+from forkmaster.master.supervisor import SERVING, Supervisor
 
 FLEETS = int(os.environ.get("FORKMASTER_FLEETS", "60"))
 
@@ -53,20 +57,25 @@ class World:
 
     def any_policy(self) -> Policy:
         pick = self.random.randint
-        return Policy(workers=pick(1, 6), surge=pick(1, 3), timeout=pick(0, 3) * 10.0)
+        return Policy(
+            workers=pick(1, 6),
+            surge=pick(1, 3),
+            timeout=pick(0, 3) * 10.0,
+            preload=pick(0, 1) == 1,
+        )
 
     def tell(self, event: Event) -> None:
         # Told before every event, as the master does.
-        beats = {s: self.now for s, temper in self.temper.items() if temper != "hang"}
-        self.perform(self.supervisor.handle(Beats(beats), self.now))
+        pulses = {s: Pulse(self.now) for s, temper in self.temper.items() if temper != "hang"}
+        self.perform(self.supervisor.handle(Pulses(pulses), self.now))
         ready = self.ready()
-        self.standing = sum(c.state in SERVING for c in self.supervisor.children.values())
+        self.standing = len(self.supervisor.workers())
         actions = self.supervisor.handle(event, self.now)
         self.check(event, actions, ready)
         self.perform(actions)
 
     def ready(self) -> int:
-        return sum(c.state is State.READY for c in self.supervisor.children.values())
+        return sum(c.state is State.READY for c in self.supervisor.workers())
 
     def check(self, event: Event, actions: list[Action], ready: int) -> None:
         supervisor = self.supervisor
@@ -75,7 +84,10 @@ class World:
         assert len(halts) <= 1
         if halts or supervisor.stopping:
             assert not any(isinstance(action, Spawn) for action in actions)
-        retired = sum(isinstance(action, Retire) for action in actions)
+        roles = {c.serial: c.role for c in supervisor.children.values()}
+        retired = sum(
+            isinstance(action, Retire) and roles[action.serial] is Role.WORKER for action in actions
+        )
         if retired and not supervisor.stopping and not isinstance(event, Resize):
             # Retiring for any other cause than fewer workers leaves the target ready.
             left = self.ready()
@@ -86,10 +98,11 @@ class World:
         supervisor = self.supervisor
         for action in actions:
             match action:
-                case Spawn(serial, generation):
+                case Spawn(serial, generation, _, role):
                     assert serial not in self.temper, "a serial was used again"
                     assert generation in (supervisor.committed, supervisor.candidate)
-                    serving = sum(c.state in SERVING for c in supervisor.children.values())
+                    self.check_zygote(generation, role)
+                    serving = len(supervisor.workers())
                     most = max(supervisor.target, supervisor._candidate_target)
                     surge = max(p.surge for p in supervisor._policies.values())
                     # More than the target may stand when a reload asks for fewer.
@@ -109,6 +122,19 @@ class World:
                 case _:
                     pass
 
+    def check_zygote(self, generation: int, role: Role) -> None:
+        supervisor = self.supervisor
+        zygotes = [
+            child.state
+            for child in supervisor.children.values()
+            if child.role is Role.ZYGOTE and child.generation == generation
+            if child.state in SERVING
+        ]
+        if role is Role.ZYGOTE:
+            assert zygotes == [State.STARTING], "two zygotes of one generation"
+        elif role is Role.WORKER and supervisor._policies[generation].preload:
+            assert zygotes == [State.READY], "a worker without its zygote"
+
     def step(self) -> None:
         supervisor, chance = self.supervisor, self.random.random
         due = supervisor.next_deadline() - self.now
@@ -121,7 +147,13 @@ class World:
             child = supervisor.children.get(serial)
             if child is None or child.state is not State.STARTING:
                 continue
-            if temper == "crash":
+            if child.role is Role.VALIDATOR:
+                del self.temper[serial]
+                sound = temper != "crash"
+                self.tell(Exited(serial, 0 if sound else 5))
+                if sound and not supervisor.stopping:
+                    self.tell(Propose(self.next_policy))
+            elif temper == "crash":
                 del self.temper[serial]
                 self.tell(Exited(serial, self.random.choice([None, 1, 3, 4])))
             elif temper == "slow":
@@ -131,6 +163,10 @@ class World:
         if self.halted is None:
             self.tell(Tick())
 
+    def reload(self, policy: Policy) -> None:
+        self.next_policy = policy
+        self.tell(Reload())
+
     def disturb(self) -> None:
         supervisor, chance = self.supervisor, self.random.random
         self.sound = chance() < 0.9
@@ -139,7 +175,9 @@ class World:
             return [serial for serial in self.temper if serial not in self.dying]
 
         if chance() < 0.05:
-            self.tell(Reload(self.any_policy()))
+            self.reload(self.any_policy())
+        if chance() < 0.02:
+            self.tell(Rollback())
         if chance() < 0.05:
             self.tell(Resize(self.random.choice([-1, 1])))
         if living() and chance() < 0.05:
@@ -152,11 +190,9 @@ class World:
             self.temper[self.random.choice(living())] = "hang"
         if chance() < 0.01:
             self.now += 3600.0  # SIGSTOP, or a laptop's lid
-            before = dict(supervisor.children)
             actions = supervisor.handle(Tick(), self.now)
             self.perform(actions)
-            if before:
-                assert not any(isinstance(a, (Kill, Abort)) for a in actions), "killed on waking"
+            assert not any(isinstance(a, (Kill, Abort)) for a in actions), "killed on waking"
 
 
 @pytest.mark.parametrize("block", range(10))
@@ -194,16 +230,18 @@ def test_a_quiet_fleet_settles_at_exactly_its_target(block: int) -> None:
         if world.halted is not None:
             continue
         world.sound = True
-        world.tell(Reload(world.policy))
+        world.reload(world.policy)
         for _ in range(400):
             world.step()
 
         supervisor = world.supervisor
-        children = [c for c in supervisor.children.values() if c.serial not in world.dying]
+        workers = supervisor.workers()
         assert not supervisor.reloading, seed
-        assert len(children) == world.policy.workers, seed
-        assert all(c.state is State.READY for c in children), seed
-        assert {c.generation for c in children} == {supervisor.committed}, seed
+        assert len(workers) == world.policy.workers, seed
+        assert all(c.state is State.READY for c in workers), seed
+        assert {c.generation for c in workers} == {supervisor.committed}, seed
+        others = {c.serial for c in supervisor.children.values() if c.role is Role.WORKER}
+        assert others - {c.serial for c in workers} <= set(world.dying), seed
 
 
 @pytest.mark.parametrize("block", range(5))
@@ -213,7 +251,7 @@ def test_a_reload_of_a_sound_fleet_never_lowers_the_ready_workers(block: int) ->
         world.tell(Start())
         while world.ready() < world.policy.workers:
             world.step()
-        world.tell(Reload(world.policy))
+        world.reload(world.policy)
         fewest = world.ready()
         for _ in range(300):
             world.step()
@@ -241,4 +279,4 @@ def test_the_simulation_would_notice_a_policy_that_retires_too_early() -> None:
 
 def test_verdict_types_are_known() -> None:
     # The simulation matches on these; a renamed action must not pass silently.
-    assert {Commit, RollBack} <= set(Action.__args__)  # type: ignore[attr-defined]
+    assert {Adopt, Commit, RollBack} <= set(Action.__args__)  # type: ignore[attr-defined]

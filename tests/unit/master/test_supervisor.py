@@ -6,20 +6,21 @@ import math
 
 import pytest
 
-from forkmaster.master.supervisor import (
-    Abort,
-    Delay,
-    Halt,
-    Policy,
+from forkmaster.master.actions import Abort, Adopt, Delay, Dump, Halt, Refuse, RollBack
+from forkmaster.master.events import (
+    Exited,
+    Pulse,
+    Pulses,
     Recycle,
+    Refused,
     Reload,
     Resize,
-    RollBack,
+    Rollback,
     Scale,
     SpawnFailed,
-    State,
     Stop,
 )
+from forkmaster.master.policy import Role, State
 from tests.unit.master.fleet import Fleet, signalled, spawned, verdicts
 
 # --- Start and crash --------------------------------------------------------------------------
@@ -283,33 +284,95 @@ def test_a_crash_while_stopping_is_not_replaced() -> None:
 # --- Reload -----------------------------------------------------------------------------------
 
 
+def test_reload_reads_the_configuration_in_a_throw_away_child() -> None:
+    fleet = Fleet(workers=2)
+    fleet.serve()
+
+    actions = fleet.tell(Reload())
+
+    assert spawned(actions, Role.VALIDATOR) == [(3, 0)]
+    assert spawned(actions) == signalled(actions) == []
+    assert fleet.exits(3, 0) == [Adopt()]
+
+
+def test_a_configuration_that_cannot_be_read_is_refused_with_its_reason() -> None:
+    fleet = Fleet(workers=2)
+    fleet.serve()
+    fleet.tell(Reload())
+
+    assert fleet.tell(Exited(3, 5, "workers: 'many' is not a number")) == [
+        Refuse("workers: 'many' is not a number")
+    ]
+    assert not fleet.supervisor.reloading
+
+
+def test_a_validator_that_hangs_is_aborted_and_the_reload_refused() -> None:
+    fleet = Fleet(workers=1, boot_timeout=5.0)
+    fleet.serve()
+    fleet.tell(Reload())
+
+    actions = fleet.after(5.0)
+
+    assert signalled(actions) == [(2, "SIGABRT")]
+    assert verdicts(actions) == ["Refuse"]
+    assert fleet.exits(2, None) == []
+
+
+def test_a_reload_while_one_is_being_read_reads_again() -> None:
+    fleet = Fleet(workers=1)
+    fleet.serve()
+    fleet.tell(Reload())
+
+    actions = fleet.tell(Reload())
+
+    assert signalled(actions) == [(2, "SIGTERM")]
+    assert spawned(actions, Role.VALIDATOR) == [(3, 0)]
+    assert fleet.exits(2, None) == []
+    assert fleet.exits(3, 0) == [Adopt()]
+
+
+def test_a_configuration_that_cannot_be_adopted_is_refused() -> None:
+    fleet = Fleet(workers=1)
+    fleet.serve()
+
+    assert fleet.tell(Refused("cannot bind :80")) == [Refuse("cannot bind :80")]
+
+
 def test_reload_tries_one_worker_and_retires_nothing_before_it_is_ready() -> None:
     fleet = Fleet(workers=3)
     fleet.serve()
 
-    actions = fleet.tell(Reload(Policy(workers=3)))
+    actions = fleet.reload(workers=3)
 
-    assert spawned(actions) == [(4, 1)]
+    assert spawned(actions) == [(5, 1)]
     assert signalled(actions) == []
 
 
 def test_reload_retires_one_stale_worker_for_each_ready_fresh_one() -> None:
     fleet = Fleet(workers=3)
     fleet.serve()
-    fleet.tell(Reload(Policy(workers=3)))
+    fleet.reload(workers=3)
 
-    first = fleet.ready(4)
+    first = fleet.ready(5)
 
     assert signalled(first) == [(1, "SIGTERM")]
     assert spawned(first) == []
     # The place is free as soon as the old worker is asked to go: draining takes none.
-    assert spawned(fleet.at(100.0)) == [(5, 1)]
+    assert spawned(fleet.at(100.0)) == [(6, 1)]
+
+
+def test_reload_with_a_surge_of_all_replaces_them_at_once() -> None:
+    fleet = Fleet(workers=3)
+    fleet.serve()
+    fleet.reload(workers=3, surge=3)
+
+    assert len(spawned(fleet.ready(5) + fleet.at(100.0))) == 2
 
 
 def test_reload_commits_when_all_are_fresh() -> None:
     fleet = Fleet(workers=3)
     fleet.serve()
-    fleet.tell(Reload(Policy(workers=2)))
+    fleet.reload(workers=2)
 
     actions = fleet.all_ready()
     actions += fleet.at(100.0)
@@ -324,9 +387,9 @@ def test_reload_commits_when_all_are_fresh() -> None:
 def test_a_candidate_that_does_not_boot_is_rolled_back_at_full_strength(status: int | None) -> None:
     fleet = Fleet(workers=3)
     fleet.serve()
-    fleet.tell(Reload(Policy(workers=3)))
+    fleet.reload(workers=3)
 
-    actions = fleet.exits(4, status)
+    actions = fleet.exits(5, status)
 
     assert verdicts(actions) == ["RollBack"]
     assert spawned(actions) == signalled(actions) == []
@@ -337,49 +400,49 @@ def test_a_candidate_that_does_not_boot_is_rolled_back_at_full_strength(status: 
 def test_a_candidate_that_never_becomes_ready_is_rolled_back() -> None:
     fleet = Fleet(workers=2)
     fleet.serve()
-    fleet.tell(Reload(Policy(workers=2, boot_timeout=5.0)))
+    fleet.reload(workers=2, boot_timeout=5.0)
 
     actions = fleet.after(5.0)
 
-    reason = "worker 3 was not ready after 5.0 s (boot_timeout 5 s)"
+    reason = "worker 4 was not ready after 5.0 s (boot_timeout 5 s)"
     assert RollBack(1, reason) in actions
-    assert signalled(actions) == [(3, "SIGABRT")]
+    assert signalled(actions) == [(4, "SIGABRT")]
     assert spawned(actions) == []
 
 
 def test_a_candidate_that_fails_half_way_is_replaced_by_the_committed_generation() -> None:
     fleet = Fleet(workers=2)
     fleet.serve()
-    fleet.tell(Reload(Policy(workers=2)))
-    fleet.ready(3)
+    fleet.reload(workers=2)
+    fleet.ready(4)
     fleet.at(100.0)
-    assert fleet.in_state(State.READY) == [2, 3]
+    assert fleet.in_state(State.READY) == [2, 4]
 
-    actions = fleet.exits(4, 3)
+    actions = fleet.exits(5, 3)
 
     # One of the old is gone already: it comes back before the fresh one goes.
     assert verdicts(actions) == ["RollBack"]
-    assert spawned(actions) == [(5, 0)]
-    assert signalled(fleet.ready(5)) == [(3, "SIGTERM")]
+    assert spawned(actions) == [(6, 0)]
+    assert signalled(fleet.ready(6)) == [(4, "SIGTERM")]
 
 
 def test_a_crash_while_the_gate_is_closed_is_replaced_by_the_committed_generation() -> None:
     fleet = Fleet(workers=2)
     fleet.serve()
-    fleet.tell(Reload(Policy(workers=2)))
+    fleet.reload(workers=2)
 
-    assert spawned(fleet.exits(1, None)) == [(4, 0)]
+    assert spawned(fleet.exits(1, None)) == [(5, 0)]
 
 
 def test_a_second_reload_starts_over() -> None:
     fleet = Fleet(workers=2)
     fleet.serve()
-    fleet.tell(Reload(Policy(workers=2)))
+    fleet.reload(workers=2)
 
-    actions = fleet.tell(Reload(Policy(workers=2)))
+    actions = fleet.reload(workers=2)
 
-    assert signalled(actions) == [(3, "SIGTERM")]
-    assert spawned(actions) == [(4, 2)]
+    assert signalled(actions) == [(4, "SIGTERM")]
+    assert spawned(actions) == [(6, 2)]
     settled = fleet.all_ready() + fleet.at(100.0) + fleet.all_ready() + fleet.at(100.0)
     assert verdicts(settled) == ["Commit"]
     assert fleet.supervisor.committed == 2
@@ -388,11 +451,20 @@ def test_a_second_reload_starts_over() -> None:
 def test_stop_during_a_reload_wins() -> None:
     fleet = Fleet(workers=2)
     fleet.serve()
-    fleet.tell(Reload(Policy(workers=2)))
+    fleet.reload(workers=2)
 
     actions = fleet.tell(Stop())
 
-    assert sorted(signalled(actions)) == [(1, "SIGTERM"), (2, "SIGTERM"), (3, "SIGTERM")]
+    assert sorted(signalled(actions)) == [(1, "SIGTERM"), (2, "SIGTERM"), (4, "SIGTERM")]
+    assert fleet.gone()[-1] == Halt(0, "asked to stop")
+
+
+def test_stop_while_a_configuration_is_read_wins() -> None:
+    fleet = Fleet(workers=1)
+    fleet.serve()
+    fleet.tell(Reload())
+
+    assert sorted(signalled(fleet.tell(Stop()))) == [(1, "SIGTERM"), (2, "SIGTERM")]
     assert fleet.gone()[-1] == Halt(0, "asked to stop")
 
 
@@ -402,12 +474,184 @@ def test_reload_undoes_ttin() -> None:
     fleet.tell(Resize(+1))
     fleet.all_ready()
 
-    fleet.tell(Reload(Policy(workers=2)))
-    for _ in range(4):
-        fleet.all_ready()
-        fleet.at(fleet.now)
+    fleet.reload(workers=2)
+    fleet.settle()
 
     assert len(fleet.in_state(State.READY)) == 2
+
+
+def test_rollback_brings_the_generation_before_back() -> None:
+    fleet = Fleet(workers=2)
+    fleet.serve()
+    fleet.reload(workers=3)
+    fleet.settle()
+    assert len(fleet.generation(1)) == 3
+
+    fleet.tell(Rollback())
+    actions = fleet.settle()
+
+    assert verdicts(actions) == ["Commit"]
+    assert fleet.supervisor.committed == 0
+    assert len(fleet.generation(0)) == 2
+
+
+def test_rollback_without_a_generation_before_is_refused() -> None:
+    fleet = Fleet(workers=1)
+    fleet.serve()
+
+    assert fleet.tell(Rollback()) == [Refuse("there is no generation to go back to")]
+
+
+# --- Preload ----------------------------------------------------------------------------------
+
+
+def test_with_preload_the_zygote_comes_first() -> None:
+    fleet = Fleet(workers=2, preload=True)
+
+    actions = fleet.start()
+
+    assert spawned(actions, Role.ZYGOTE) == [(1, 0)]
+    assert spawned(actions) == []
+    assert spawned(fleet.ready(1)) == [(2, 0), (3, 0)]
+
+
+@pytest.mark.parametrize("status", [3, 4])
+def test_a_zygote_that_cannot_load_the_application_halts(status: int) -> None:
+    fleet = Fleet(workers=2, preload=True)
+    fleet.start()
+
+    actions = fleet.exits(1, status)
+
+    assert actions == [Halt(status, f"zygote 1 exited with status {status} before it was ready")]
+
+
+def test_an_idle_zygote_is_never_overdue() -> None:
+    fleet = Fleet(workers=1, preload=True, timeout=30.0)
+    fleet.serve()
+
+    assert signalled(fleet.after(600.0)) == []
+
+
+def test_a_worker_that_dies_is_forked_by_the_zygote_that_lives() -> None:
+    fleet = Fleet(workers=2, preload=True)
+    fleet.serve()
+
+    actions = fleet.exits(2, None)
+
+    assert spawned(actions) == [(4, 0)]
+    assert spawned(actions, Role.ZYGOTE) == []
+
+
+def test_a_zygote_that_dies_is_replaced_before_it_is_needed() -> None:
+    fleet = Fleet(workers=1, preload=True)
+    fleet.serve()
+
+    actions = fleet.exits(1, None)
+
+    assert spawned(actions, Role.ZYGOTE) == [(3, 0)]
+    assert spawned(fleet.exits(2, None)) == []
+    assert spawned(fleet.ready(3)) == [(4, 0)]
+
+
+def test_a_reload_with_preload_loads_new_code_in_a_new_zygote() -> None:
+    fleet = Fleet(workers=2, preload=True)
+    fleet.serve()
+
+    actions = fleet.reload(workers=2, preload=True)
+
+    assert spawned(actions, Role.ZYGOTE) == [(5, 1)]
+    assert spawned(actions) == []
+    assert spawned(fleet.ready(5)) == [(6, 1)]
+    assert verdicts(fleet.settle()) == ["Commit"]
+
+
+def test_a_zygote_that_cannot_load_the_new_code_rolls_the_reload_back() -> None:
+    fleet = Fleet(workers=2, preload=True)
+    fleet.serve()
+    fleet.reload(workers=2, preload=True)
+
+    actions = fleet.exits(5, 3)
+
+    assert verdicts(actions) == ["RollBack"]
+    assert fleet.in_state(State.READY, role=Role.WORKER) == [2, 3]
+
+
+def test_the_zygote_of_the_generation_before_stays_for_a_rollback() -> None:
+    fleet = Fleet(workers=1, preload=True)
+    fleet.serve()
+    for _ in range(2):
+        fleet.reload(workers=1, preload=True)
+        fleet.settle()
+        fleet.gone()
+
+    zygotes = [c.generation for c in fleet.supervisor.children.values() if c.role is Role.ZYGOTE]
+
+    assert zygotes == [1, 2]
+    actions = fleet.tell(Rollback())
+    assert spawned(actions, Role.ZYGOTE) == []
+    assert [generation for _, generation in spawned(actions)] == [1]
+
+
+def test_preload_can_be_turned_off_by_a_reload() -> None:
+    fleet = Fleet(workers=1, preload=True)
+    fleet.serve()
+
+    fleet.reload(workers=1)
+
+    assert verdicts(fleet.settle()) == ["Commit"]
+
+
+# --- Requests ---------------------------------------------------------------------------------
+
+
+def test_a_request_older_than_request_timeout_aborts_its_worker() -> None:
+    fleet = Fleet(workers=1, timeout=0.0, request_timeout=10.0)
+    fleet.serve()
+    fleet.now = 105.0
+    fleet.busy(1, since=101.0)
+
+    assert fleet.supervisor.next_deadline() == 111.0
+    fleet.now = 111.0
+    actions = fleet.busy(1, since=101.0)
+
+    reason = "served one request for 10.0 s (request_timeout 10 s)"
+    assert actions[0] == Abort(1, reason)
+
+
+def test_a_request_that_ended_is_not_judged() -> None:
+    fleet = Fleet(workers=1, timeout=0.0, request_timeout=10.0)
+    fleet.serve()
+    fleet.now = 105.0
+    fleet.busy(1, since=101.0)
+
+    fleet.now = 111.0
+
+    assert fleet.beat(1) == []
+    assert fleet.supervisor.next_deadline() == 121.0
+
+
+def test_an_extension_asked_for_by_the_application_is_granted() -> None:
+    fleet = Fleet(workers=1, timeout=5.0, request_timeout=10.0)
+    fleet.serve()
+    fleet.now = 104.0
+    fleet.tell(Pulses({1: Pulse(104.0, oldest=101.0, extended=160.0)}))
+
+    fleet.now = 159.0
+    assert fleet.tell(Pulses({1: Pulse(104.0, oldest=101.0, extended=160.0)})) == []
+    fleet.now = 160.0
+    assert signalled(fleet.at(160.0)) == [(1, "SIGABRT")]
+
+
+def test_a_slow_request_is_shown_once_and_goes_on() -> None:
+    fleet = Fleet(workers=1, timeout=0.0, slow_request=2.0)
+    fleet.serve()
+    fleet.busy(1, since=100.0)
+    fleet.now = 102.0
+
+    assert fleet.busy(1, since=100.0) == [Dump(1, "slow request (slow_request 2 s)")]
+    fleet.now = 110.0
+    assert fleet.busy(1, since=100.0) == []
+    assert fleet.busy(1, since=108.0) != []
 
 
 # --- Recycling --------------------------------------------------------------------------------
@@ -450,10 +694,8 @@ def test_a_reload_replaces_what_waits_to_be_recycled() -> None:
     fleet.serve()
     fleet.tell(Recycle(1, "max_requests"))
 
-    fleet.tell(Reload(Policy(workers=1)))
-    for _ in range(4):
-        fleet.all_ready()
-        fleet.at(fleet.now)
+    fleet.reload(workers=1)
+    fleet.settle()
 
     assert fleet.generation(1) == fleet.in_state(State.READY)
     assert len(fleet.generation(1)) == 1
