@@ -21,6 +21,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import forkmaster
 from forkmaster.errors import AppError, BootError
 
 if TYPE_CHECKING:
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 DEFAULT_ATTRIBUTE = "application"
+
+# How the names of files begin whose frames say nothing about the application.
+_NOT_THE_APPLICATION = (
+    str(Path(forkmaster.__file__).parent) + os.sep,
+    importlib.__file__,
+    "<frozen importlib",
+)
 
 # What asgiref sets on a callable whose signature does not tell.
 _ASGI_MARKS = ("_asgi_single_callable", "_asgi_double_callable")
@@ -198,11 +206,8 @@ def _is_async(function: object) -> bool:
 
 
 def _keep_application_frames(summary: traceback.TracebackException) -> None:
-    ours = {__file__, importlib.__file__}
     summary.stack[:] = [
-        frame
-        for frame in summary.stack
-        if frame.filename not in ours and not frame.filename.startswith("<frozen importlib")
+        frame for frame in summary.stack if not frame.filename.startswith(_NOT_THE_APPLICATION)
     ]
     for chained in (summary.__cause__, summary.__context__, *(summary.exceptions or ())):
         if chained is not None:

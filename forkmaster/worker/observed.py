@@ -1,0 +1,254 @@
+"""The ASGI application with our eyes around it: records, counters, and who the client is.
+
+A wrapper, and no change of uvicorn's request cycle, because it needs nothing but the interface.
+`send` is wrapped in a plain function that returns the coroutine of the real one: it costs a call
+and no coroutine of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any, Protocol
+
+from forkmaster.board import layout
+from forkmaster.http.environ import AllowList
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+
+    from forkmaster.board.slot import Slot
+    from forkmaster.config.table import Config
+
+    Scope = MutableMapping[str, Any]
+    Message = MutableMapping[str, Any]
+
+
+class Owner(Protocol):
+    """What the worker does for the requests."""
+
+    is_draining: bool
+    date_expires: int
+    """When the Date header goes stale, in monotonic nanoseconds."""
+
+    def renew_date(self) -> None:
+        """Make a new Date header."""
+
+    def look_whether_drained(self) -> None:
+        """Called at the end of every request and websocket, at the least while draining."""
+
+
+class Ledger:
+    """What the requests of one worker have in common: the slot, and how many there were."""
+
+    def __init__(self, slot: Slot, config: Config) -> None:
+        self.slot = slot
+        self.words = slot.words
+        self.running = 0  # requests and websockets inside the application
+        self._free = deque(range(slot.words[layout.RECORD_COUNT]))
+        self._requests_left = config.max_requests
+        if config.max_requests:
+            self._requests_left += random.randint(0, config.max_requests_jitter)
+
+    def begin(self, scope: Scope, now: int) -> int:
+        """The record that now shows this request in flight; -1 if all are taken."""
+        self.running += 1
+        self.words[layout.IN_FLIGHT] += 1
+        # The rest of the records is the history.
+        if len(self._free) <= layout.HISTORY:
+            return -1
+        record = self._free.popleft()
+        self.slot.begin(record, request_line(scope), client_host(scope), now)
+        return record
+
+    def end(self, record: int, status: int, sent: int, began: int) -> None:
+        """Count a request that `begin` showed."""
+        now = monotonic_ns()
+        self.running -= 1
+        self.words[layout.IN_FLIGHT] -= 1
+        if record >= 0:
+            self.slot.end(record, status, sent, now)
+            self._free.append(record)
+        else:
+            self.slot.count(status, sent, now - began)
+        if self._requests_left:
+            self.count_to_limit()
+
+    def count_to_limit(self) -> None:
+        """Count a request or websocket towards max_requests; ask to be replaced at the last."""
+        if not self._requests_left:
+            return
+        self._requests_left -= 1
+        if not self._requests_left:
+            reason = layout.RECYCLE_REASONS.index("max_requests")
+            self.words[layout.FLAGS] |= (
+                layout.WANT_RECYCLE | reason << layout.WANT_RECYCLE_REASON_SHIFT
+            )
+
+
+class ObservedApplication:
+    """The application for the connections of peers that are trusted, or of peers that are not."""
+
+    def __init__(
+        self,
+        application: Callable[..., Any],
+        ledger: Ledger,
+        owner: Owner,
+        forwarding: Forwarding | None,
+    ) -> None:
+        self._application = application
+        self._ledger = ledger
+        self._words = ledger.words
+        self._owner = owner
+        self._forwarding = forwarding
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        # One coroutine for all of it: each further one in the chain costs half a microsecond.
+        if self._forwarding is not None:
+            self._forwarding.apply(scope)
+        if scope["type"] != "http":
+            await self._websocket(scope, receive, send)
+            return
+        began = monotonic_ns()
+        owner = self._owner
+        if began >= owner.date_expires:
+            owner.renew_date()
+        record = self._ledger.begin(scope, began)
+        status = sent = 0
+        unanswered = 500  # which uvicorn answers for an application that does not
+
+        def observed(message: Message) -> Any:
+            nonlocal status, sent
+            if status:
+                sent += len(message.get("body", b""))
+            else:
+                status = message.get("status", 0)
+            return send(message)
+
+        try:
+            await self._application(scope, receive, observed)
+        except asyncio.CancelledError:
+            unanswered = 0
+            raise
+        except BaseException as exc:
+            self._blame(exc, request_line(scope).decode("latin-1"))
+            raise
+        finally:
+            self._ledger.end(record, status or unanswered, sent, began)
+            if owner.is_draining:
+                owner.look_whether_drained()
+
+    async def _websocket(self, scope: Scope, receive: Any, send: Any) -> None:
+        ledger, owner = self._ledger, self._owner
+        if owner.is_draining:
+            await _refuse_websocket(receive, send)
+            return
+        if monotonic_ns() >= owner.date_expires:
+            owner.renew_date()
+        words = self._words
+
+        def observed(message: Message) -> Any:
+            if message["type"] == "websocket.accept":
+                words[layout.WEBSOCKETS] += 1
+                words[layout.STATUS + 1] += 1
+            return send(message)
+
+        ledger.running += 1
+        try:
+            await self._application(scope, receive, observed)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:
+            self._blame(exc, f"the websocket {scope['path']}")
+            raise
+        finally:
+            ledger.running -= 1
+            ledger.count_to_limit()
+            owner.look_whether_drained()
+
+    def _blame(self, exc: BaseException, what: str) -> None:
+        """Count an error of the application, and let the traceback say what it was about."""
+        self._words[layout.ERRORS] += 1
+        exc.add_note(f"while serving {what}")
+
+
+class Forwarding:
+    """What a trusted proxy says about the client behind it."""
+
+    def __init__(self, config: Config) -> None:
+        self._trusted = AllowList(config.forwarded_allow_ips)
+        self._secure = {
+            name.lower().encode("latin-1"): value.encode("latin-1")
+            for name, value in config.secure_scheme_headers.items()
+        }
+
+    def trusts(self, client: tuple[str, int] | None) -> bool:
+        """Whether this peer is a trusted proxy.  None is one that came through a unix socket."""
+        return client is None or client[0] in self._trusted
+
+    def apply(self, scope: Scope) -> None:
+        """Correct the scheme and the client by the headers, which a trusted proxy sent."""
+        forwarded_for: list[bytes] = []
+        is_secure: bool | None = None
+        for name, value in scope["headers"]:
+            if name == b"x-forwarded-for":
+                forwarded_for.append(value)
+            elif name in self._secure:
+                # A header that says no outweighs one that says yes.
+                is_secure = is_secure is not False and value == self._secure[name]
+        if is_secure is not None:
+            scheme = "ws" if scope["type"] == "websocket" else "http"
+            scope["scheme"] = f"{scheme}s" if is_secure else scheme
+        if forwarded_for:
+            client = self._original_client(b",".join(forwarded_for).decode("latin-1"))
+            if client is not None:
+                scope["client"] = client
+
+    def _original_client(self, forwarded_for: str) -> tuple[str, int] | None:
+        """The last address in the list that is not a trusted proxy's; the first if all are.
+
+        Each proxy appends the address it saw; what stands left of that is the client's word.
+        """
+        client = None
+        for entry in reversed(forwarded_for.split(",")):
+            client = split_host(entry.strip()) or client
+            if client is None or client[0] not in self._trusted:
+                break
+        return client
+
+
+def split_host(text: str) -> tuple[str, int] | None:
+    """Host and port of an entry of X-Forwarded-For; the port is 0 without one, as uvicorn's is."""
+    host, port = text, ""
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    if not host:
+        return None
+    return host, int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 0
+
+
+def request_line(scope: Scope) -> bytes:
+    """The method and the target of a request, as the board shows them."""
+    target = scope.get("raw_path") or b""
+    if query := scope["query_string"]:
+        target = b"%b?%b" % (target, query)
+    return b"%b %b" % (scope["method"].encode("latin-1"), target)
+
+
+def client_host(scope: Scope) -> bytes:
+    """The client's address; empty if it is behind a unix socket."""
+    client = scope["client"]
+    return client[0].encode("latin-1") if client else b""
+
+
+async def _refuse_websocket(receive: Any, send: Any) -> None:
+    """Answer a handshake that comes while draining: the next worker is the one to ask."""
+    await receive()
+    headers = [(b"connection", b"close"), (b"retry-after", b"1"), (b"content-length", b"0")]
+    await send({"type": "websocket.http.response.start", "status": 503, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": b""})
