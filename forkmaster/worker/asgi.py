@@ -90,11 +90,13 @@ class AsgiWorker:
         self.websocket_state.tasks = self.state.tasks
         self.date_expires = 0
         self._application = self._uvicorn.loaded_app
-        self._ledger = Ledger(self.slot, config)
+        self._ledger = Ledger(assignment, self)
         self._forwarding = Forwarding(config)
-        self._observed = ObservedApplication(self._application, self._ledger, self, None)
+        self._observed = ObservedApplication(
+            self._application, assignment, self._ledger, self, None
+        )
         self._trusting = ObservedApplication(
-            self._application, self._ledger, self, self._forwarding
+            self._application, assignment, self._ledger, self, self._forwarding
         )
         self._uvicorn.loaded_app = self._observed
 
@@ -266,6 +268,13 @@ class AsgiWorker:
         # In place: responses that have not begun yet refer to the list, not to its contents.
         self.state.default_headers[0] = date
         self.websocket_state.default_headers[0] = date
+
+    def announce(self) -> None:
+        """Have the master look at the slot: something is wanted."""
+        try:
+            os.write(self.assignment.announce_fd, b"!")
+        except BlockingIOError:
+            pass  # the pipe is full of such bytes: the master will look anyway
 
     # --- Stopping -----------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The ASGI application with our eyes around it: records, counters, and who the client is.
+"""The ASGI application with our eyes around it: records, counters, access log, the real client.
 
 A wrapper, and no change of uvicorn's request cycle, because it needs nothing but the interface.
 `send` is wrapped in a plain function that returns the coroutine of the real one: it costs a call
@@ -8,22 +8,35 @@ and no coroutine of its own.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
+import struct
 from collections import deque
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 from forkmaster.board import layout
 from forkmaster.http.environ import AllowList
+from forkmaster.logs.access import AccessEntry, compile_format
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
-    from forkmaster.board.slot import Slot
     from forkmaster.config.table import Config
+    from forkmaster.worker.assignment import Assignment
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
+
+
+access_log = logging.getLogger("forkmaster.access")
+
+# The strings of a record, and what it gets at the end: END, RESPONSE_STATUS, THREAD, SENT.
+_STRINGS = struct.Struct(f"{layout.CLIENT_SIZE}s{layout.REQUEST_SIZE}s")
+_ENDING = struct.Struct("QQQQ")
+
+# What uvicorn answers for an application that does not.
+NO_ANSWER = {"status": 500, "headers": ()}
 
 
 class Owner(Protocol):
@@ -39,42 +52,100 @@ class Owner(Protocol):
     def look_whether_drained(self) -> None:
         """Called at the end of every request and websocket, at the least while draining."""
 
+    def announce(self) -> None:
+        """Have the master look at the slot."""
+
 
 class Ledger:
-    """What the requests of one worker have in common: the slot, and how many there were."""
+    """What is counted and logged of all requests of one worker."""
 
-    def __init__(self, slot: Slot, config: Config) -> None:
-        self.slot = slot
-        self.words = slot.words
+    def __init__(self, assignment: Assignment, owner: Owner) -> None:
+        config = assignment.config
         self.running = 0  # requests and websockets inside the application
-        self._free = deque(range(slot.words[layout.RECORD_COUNT]))
+        self._owner = owner
+        self._assignment = assignment
+        self._words = assignment.slot.words
+        self._octets = assignment.slot.octets
+        self._free = deque(range(self._words[layout.RECORD_COUNT]))
         self._requests_left = config.max_requests
         if config.max_requests:
             self._requests_left += random.randint(0, config.max_requests_jitter)
+        self._access_line: Callable[[AccessEntry], str] | None = None
+        if access_log.handlers and access_log.isEnabledFor(logging.INFO):
+            self._access_line = compile_format(config.access_log_format)
 
     def begin(self, scope: Scope, now: int) -> int:
         """The record that now shows this request in flight; -1 if all are taken."""
+        words, free = self._words, self._free
         self.running += 1
-        self.words[layout.IN_FLIGHT] += 1
+        words[layout.IN_FLIGHT] += 1
         # The rest of the records is the history.
-        if len(self._free) <= layout.HISTORY:
+        if len(free) <= layout.HISTORY:
             return -1
-        record = self._free.popleft()
-        self.slot.begin(record, request_line(scope), client_host(scope), now)
+        record = free.popleft()
+        # As board/layout.py says: the strings between the two stores of START.
+        first = layout.RECORDS_FIRST_WORD + record * layout.RECORD_WORDS
+        words[first] = 0
+        words[first + layout.END] = 0
+        client = scope["client"]
+        _STRINGS.pack_into(
+            self._octets,
+            first * 8 + layout.CLIENT_OFFSET,
+            client[0].encode("latin-1") if client else b"",
+            request_line(scope),
+        )
+        words[first] = now
         return record
 
-    def end(self, record: int, status: int, sent: int, began: int) -> None:
-        """Count a request that `begin` showed."""
+    def end(self, record: int, scope: Scope, start: Message | None, sent: int, began: int) -> None:
+        """Count a request that `begin` showed, and log it.
+
+        `start` has the status; None is a request that was cancelled before it was answered.
+        """
+        words = self._words
         now = monotonic_ns()
+        duration = now - began
+        status = start["status"] if start is not None else 0
         self.running -= 1
-        self.words[layout.IN_FLIGHT] -= 1
+        words[layout.IN_FLIGHT] -= 1
         if record >= 0:
-            self.slot.end(record, status, sent, now)
+            at = layout.RECORDS_OFFSET + record * layout.RECORD_SIZE
+            _ENDING.pack_into(self._octets, at + 8 * layout.END, now, status, 0, sent)
             self._free.append(record)
-        else:
-            self.slot.count(status, sent, now - began)
+        words[layout.STATUS + status // 100] += 1
+        words[layout.BYTES_OUT] += sent
+        words[layout.BUSY] += duration
+        bucket = (duration // 1000).bit_length()
+        words[layout.HISTOGRAM + (bucket if bucket < layout.BUCKETS else layout.BUCKETS - 1)] += 1
+        if self._access_line is not None:
+            self.log_access(scope, start, status, sent, duration)
         if self._requests_left:
             self.count_to_limit()
+
+    def log_access(
+        self, scope: Scope, start: Message | None, status: int, sent: int, duration: int
+    ) -> None:
+        """Write the line of one request or websocket, if there is an access log."""
+        if self._access_line is None:
+            return
+        client = scope["client"]
+        target = (scope.get("raw_path") or b"").decode("latin-1")
+        if query := scope["query_string"]:
+            target = f"{target}?{query.decode('latin-1')}"
+        entry = AccessEntry(
+            client[0] if client else "",
+            scope.get("method", "GET"),
+            target,
+            f"HTTP/{scope['http_version']}",
+            status,
+            sent,
+            duration,
+            request_headers=scope["headers"],
+            response_headers=start.get("headers", ()) if start is not None else (),
+            serial=self._assignment.serial,
+            generation=self._assignment.generation,
+        )
+        access_log.info(self._access_line(entry))
 
     def count_to_limit(self) -> None:
         """Count a request or websocket towards max_requests; ask to be replaced at the last."""
@@ -83,9 +154,10 @@ class Ledger:
         self._requests_left -= 1
         if not self._requests_left:
             reason = layout.RECYCLE_REASONS.index("max_requests")
-            self.words[layout.FLAGS] |= (
+            self._words[layout.FLAGS] |= (
                 layout.WANT_RECYCLE | reason << layout.WANT_RECYCLE_REASON_SHIFT
             )
+            self._owner.announce()
 
 
 class ObservedApplication:
@@ -94,13 +166,14 @@ class ObservedApplication:
     def __init__(
         self,
         application: Callable[..., Any],
+        assignment: Assignment,
         ledger: Ledger,
         owner: Owner,
         forwarding: Forwarding | None,
     ) -> None:
         self._application = application
         self._ledger = ledger
-        self._words = ledger.words
+        self._words = assignment.slot.words
         self._owner = owner
         self._forwarding = forwarding
 
@@ -116,27 +189,28 @@ class ObservedApplication:
         if began >= owner.date_expires:
             owner.renew_date()
         record = self._ledger.begin(scope, began)
-        status = sent = 0
-        unanswered = 500  # which uvicorn answers for an application that does not
+        start: Message | None = None
+        sent = 0
 
         def observed(message: Message) -> Any:
-            nonlocal status, sent
-            if status:
-                sent += len(message.get("body", b""))
+            nonlocal start, sent
+            if start is None:
+                start = message
             else:
-                status = message.get("status", 0)
+                sent += len(message.get("body", b""))
             return send(message)
 
         try:
             await self._application(scope, receive, observed)
+            start = start or NO_ANSWER
         except asyncio.CancelledError:
-            unanswered = 0
             raise
         except BaseException as exc:
+            start = start or NO_ANSWER
             self._blame(exc, request_line(scope).decode("latin-1"))
             raise
         finally:
-            self._ledger.end(record, status or unanswered, sent, began)
+            self._ledger.end(record, scope, start, sent, began)
             if owner.is_draining:
                 owner.look_whether_drained()
 
@@ -145,14 +219,24 @@ class ObservedApplication:
         if owner.is_draining:
             await _refuse_websocket(receive, send)
             return
-        if monotonic_ns() >= owner.date_expires:
+        began = monotonic_ns()
+        if began >= owner.date_expires:
             owner.renew_date()
         words = self._words
+        # What a handshake is answered that the application neither accepts nor refuses.
+        status, start = 500, None
 
         def observed(message: Message) -> Any:
-            if message["type"] == "websocket.accept":
+            nonlocal status, start
+            kind = message["type"]
+            if kind == "websocket.accept":
                 words[layout.WEBSOCKETS] += 1
                 words[layout.STATUS + 1] += 1
+                status, start = 101, message
+            elif kind == "websocket.http.response.start":
+                status, start = message["status"], message
+            elif kind == "websocket.close" and start is None:
+                status = 403
             return send(message)
 
         ledger.running += 1
@@ -165,6 +249,7 @@ class ObservedApplication:
             raise
         finally:
             ledger.running -= 1
+            ledger.log_access(scope, start, status, 0, monotonic_ns() - began)
             ledger.count_to_limit()
             owner.look_whether_drained()
 
@@ -238,12 +323,6 @@ def request_line(scope: Scope) -> bytes:
     if query := scope["query_string"]:
         target = b"%b?%b" % (target, query)
     return b"%b %b" % (scope["method"].encode("latin-1"), target)
-
-
-def client_host(scope: Scope) -> bytes:
-    """The client's address; empty if it is behind a unix socket."""
-    client = scope["client"]
-    return client[0].encode("latin-1") if client else b""
 
 
 async def _refuse_websocket(receive: Any, send: Any) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from forkmaster.worker.observed import (
     split_host,
 )
 
+START = {"type": "http.response.start", "status": 200, "headers": []}
 RECORDS = layout.HISTORY + 2
 
 
@@ -30,12 +33,25 @@ class FakeOwner:
         self.is_draining = False
         self.date_expires = 0
         self.looks = 0
+        self.announcements = 0
 
     def renew_date(self) -> None:
         self.date_expires = 2**63
 
     def look_whether_drained(self) -> None:
         self.looks += 1
+
+    def announce(self) -> None:
+        self.announcements += 1
+
+
+def assigned(slot: Slot, **settings: Any) -> Any:
+    """The part of an assignment that is of interest here."""
+    return SimpleNamespace(slot=slot, config=Config(**settings), serial=7, generation=2)
+
+
+def ledger_of(slot: Slot, **settings: Any) -> Ledger:
+    return Ledger(assigned(slot, **settings), FakeOwner())
 
 
 @pytest.fixture
@@ -51,6 +67,7 @@ def http_scope(**other: Any) -> dict[str, Any]:
         "method": "GET",
         "scheme": "http",
         "path": "/a b",
+        "http_version": "1.1",
         "raw_path": b"/a%20b",
         "query_string": b"",
         "headers": [],
@@ -75,7 +92,9 @@ def serve(application: Any, slot: Slot, scope: dict[str, Any], owner: Any = None
     async def receive() -> Any:
         return {"type": "websocket.connect"}
 
-    observed = ObservedApplication(application, Ledger(slot, Config()), owner or FakeOwner(), None)
+    owner = owner or FakeOwner()
+    assignment = assigned(slot)
+    observed = ObservedApplication(application, assignment, Ledger(assignment, owner), owner, None)
     asyncio.run(observed(scope, receive, send))
     return sent
 
@@ -122,12 +141,12 @@ def test_a_cancelled_request_counts_as_unanswered(slot: Slot) -> None:
 
 
 def test_more_requests_than_records_are_served_and_counted(slot: Slot) -> None:
-    ledger = Ledger(slot, Config())
+    ledger = ledger_of(slot)
 
     records = [ledger.begin(http_scope(), 1) for _ in range(4)]
     in_flight = slot.words[layout.IN_FLIGHT]
     for record in records:
-        ledger.end(record, 200, 0, 1)
+        ledger.end(record, http_scope(), START, 0, 1)
 
     assert records == [0, 1, -1, -1]
     assert in_flight == 4
@@ -138,17 +157,19 @@ def test_more_requests_than_records_are_served_and_counted(slot: Slot) -> None:
 
 
 def test_the_last_request_asks_for_a_replacement(slot: Slot) -> None:
-    ledger = Ledger(slot, Config(max_requests=2))
+    owner = FakeOwner()
+    ledger = Ledger(assigned(slot, max_requests=2), owner)
 
     flags = []
     for _ in range(3):
-        ledger.end(ledger.begin(http_scope(), 1), 200, 0, 1)
+        ledger.end(ledger.begin(http_scope(), 1), http_scope(), START, 0, 1)
         flags.append(slot.words[layout.FLAGS])
 
     assert flags[0] == 0
     assert flags[1] & layout.WANT_RECYCLE
     assert layout.RECYCLE_REASONS[flags[1] >> layout.WANT_RECYCLE_REASON_SHIFT] == "max_requests"
     assert flags[2] == flags[1]
+    assert owner.announcements == 1
 
 
 def test_a_websocket_counts_when_it_is_accepted(slot: Slot) -> None:
@@ -178,6 +199,49 @@ def test_the_end_of_a_request_is_told_while_draining(slot: Slot) -> None:
     serve(hello, slot, http_scope(), owner)
 
     assert owner.looks == 1
+
+
+@pytest.fixture
+def access_lines() -> Iterator[list[str]]:
+    """What the access log gets."""
+    lines: list[str] = []
+
+    class Keeping(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    log, handler = logging.getLogger("forkmaster.access"), Keeping()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield lines
+    log.removeHandler(handler)
+    log.setLevel(level)
+
+
+def test_a_request_is_a_line_in_the_access_log(slot: Slot, access_lines: list[str]) -> None:
+    headers = [(b"referer", b"http://a/"), (b"user-agent", b'x"y')]
+
+    serve(hello, slot, http_scope(query_string=b"x=1", headers=headers))
+
+    (line,) = access_lines
+    assert line.startswith("127.0.0.1 - - [")
+    assert line.endswith('] "GET /a%20b?x=1 HTTP/1.1" 201 5 "http://a/" "x\\"y"')
+
+
+def test_a_websocket_is_a_line_when_it_ends(slot: Slot, access_lines: list[str]) -> None:
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+
+    async def refusing(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.close"})
+
+    serve(echo, slot, http_scope(type="websocket"))
+    serve(refusing, slot, http_scope(type="websocket", client=None))
+
+    assert '"GET /a%20b HTTP/1.1" 101 0' in access_lines[0]
+    assert access_lines[1].startswith("- - - [")
+    assert '"GET /a%20b HTTP/1.1" 403 0' in access_lines[1]
 
 
 def test_a_request_line_without_a_raw_path_is_shown() -> None:
