@@ -1,11 +1,11 @@
 """The master process: waits, lets the supervisor decide, performs.  It holds no policy.
 
-    wait(until = supervisor.next_deadline())     signals, ready bytes
+    wait(until = supervisor.next_deadline())     signals, announcements, zygotes' answers
         → events → supervisor.handle(event, now) → actions → one method and one log line each
 
 It is single-threaded, imports no application, touches no client, and blocks nowhere but in its
-one wait.  Everything that is remembered about a process (pid, pidfd, slot, pipes) is here, under
-the serial by which the supervisor knows it.
+one wait.  Everything that is remembered about a process (pid, pidfd, slot, pipes) is here or in
+spawn.py, under the serial by which the supervisor knows it.
 """
 
 from __future__ import annotations
@@ -15,28 +15,25 @@ import math
 import os
 import selectors
 import signal
-import socket
-import sys
-from dataclasses import dataclass
 from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from forkmaster import __version__
 from forkmaster.board import layout
-from forkmaster.board.balance import Balance
 from forkmaster.board.board import Board, remove_stale
 from forkmaster.board.reader import read_slot
 from forkmaster.errors import ForkmasterError
 from forkmaster.logs import setup as logs
-from forkmaster.master import incidents, spawn
-from forkmaster.master import supervisor as policy
+from forkmaster.master import actions, events, incidents
 from forkmaster.master.bindings import Bindings
+from forkmaster.master.policy import Policy, Role, State
+from forkmaster.master.spawn import Process, Spawner, records_for
+from forkmaster.master.supervisor import Child, Supervisor
 from forkmaster.system import processes
 from forkmaster.system.pidfile import Pidfile
 from forkmaster.system.signals import SignalPipe, signal_name
-from forkmaster.worker.assignment import Assignment
-from forkmaster.worker.child import DUMP_SIGNAL, Child
-from forkmaster.worker.views import ServerView, WorkerView
+from forkmaster.worker.child import DUMP_SIGNAL
+from forkmaster.worker.views import ServerView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,355 +45,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("forkmaster.error")
 
 LONGEST_WAIT = 3600.0  # seconds: poll takes milliseconds in an int, and infinity does not fit
-
-
-@dataclass
-class Process:
-    """What the master keeps of a child, besides what the supervisor knows."""
-
-    pid: int
-    pidfd: int | None
-    slot: Slot
-    cell: int
-    view: WorkerView
-    forked_at: float  # monotonic seconds
-
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal.  If the process has ended meanwhile, its reaping tells."""
-        processes.send(self.pid, number, self.pidfd)
-
-    def close(self) -> None:
-        """Close what the master holds of it."""
-        if self.pidfd is not None:
-            os.close(self.pidfd)
-
-    def __str__(self) -> str:
-        return f"worker {self.slot.words[layout.SERIAL]}"
-
-
-def run(loaded: Loaded) -> int:
-    """Serve until told to stop.  Returns the exit code of the process.
-
-    Raises ForkmasterError if the server cannot start: nothing was forked then.
-    """
-    return Master(loaded).run()
-
-
-class Master:
-    """This process.  Made once; `run` returns when the last child is gone."""
-
-    def __init__(self, loaded: Loaded) -> None:
-        self.generations = {0: loaded}
-        self.supervisor = policy.Supervisor(policy_of(loaded.config))
-        self.processes: dict[int, Process] = {}
-        self.serials: dict[int, int] = {}  # by pid
-        self.exit_code: int | None = None
-        self.server = ServerView(loaded.config)
-
-    @property
-    def config(self) -> Config:
-        """The committed configuration."""
-        return self.generations[self.supervisor.committed].config
-
-    # --- Life ---------------------------------------------------------------------------------
-
-    def run(self) -> int:
-        config = self.config
-        for folder in (config.chdir,):
-            if folder is not None:
-                os.chdir(folder)
-        logs.configure(config)
-        log.info("forkmaster %s, %s", __version__, config.app)
-        for stale in remove_stale(config.worker_tmp_dir, os.geteuid()):
-            log.info("removed %s, left by a master that was killed", stale)
-        # Before the pid file: a bind that fails is the only sure sign of another instance, and
-        # must not cost that one its pid file.
-        self.bindings = Bindings.open(config)
-        try:
-            return self._run_bound(config)
-        finally:
-            self.bindings.close()
-
-    def _run_bound(self, config: Config) -> int:
-        self.board = Board.create(config.worker_tmp_dir, records=records_for(config))
-        self.balance = Balance.create(self.board.path / "balance")
-        self.announce_read, self.announce_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        # The master alone holds the write end, so a worker reads its end when the master dies.
-        self.liveness_read, self.liveness_write = os.pipe2(os.O_CLOEXEC)
-        self.handoff = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        for end in self.handoff:
-            end.setblocking(False)
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(self.announce_read, selectors.EVENT_READ, self._on_announcement)
-        # Before the pid file: people signal as soon as it exists.
-        self.signals = SignalPipe(SIGNALS)
-        self.selector.register(self.signals, selectors.EVENT_READ, self._on_signals)
-        pidfile = Pidfile.write(config.pidfile) if config.pidfile else None
-        try:
-            processes.set_title(f"{config.proc_name or 'forkmaster'}: master [{config.app}]")
-            self._hook("on_starting", self.server)
-            self.server.LISTENERS = list(self.bindings.of(config))
-            self._hook("when_ready", self.server)
-            self._decide(policy.Start())
-            self._loop()
-        finally:
-            if pidfile is not None:
-                pidfile.remove()
-            self._hook("on_exit", self.server)
-            self.board.remove()
-        assert self.exit_code is not None
-        return self.exit_code
-
-    def _loop(self) -> None:
-        words = self.board.master.words
-        while self.exit_code is None:
-            now, due = monotonic(), self.supervisor.next_deadline()
-            # A watcher tells a stuck master by a promise that is overdue: an idle one may sleep.
-            words[layout.BEAT] = monotonic_ns()
-            words[layout.EXTENDED] = 0 if due == math.inf else int(due * 1e9)
-            for key, _ in self.selector.select(min(max(0.0, due - now), LONGEST_WAIT)):
-                key.data()
-            if self.exit_code is None:
-                self._decide(policy.Tick())
-
-    def _decide(self, event: policy.Event) -> None:
-        """Tell the supervisor, and perform what it answers."""
-        # The beats first: a deadline is judged by what the board says now.
-        beats = {serial: process.slot.last_beat() for serial, process in self.processes.items()}
-        events = (policy.Beats(beats), event) if beats else (event,)
-        for told in events:
-            for action in self.supervisor.handle(told, monotonic()):
-                self._perform(action)
-
-    # --- What happens -------------------------------------------------------------------------
-
-    def _on_signals(self) -> None:
-        for number in self.signals.read():
-            self._on_signal(number)
-
-    def _on_signal(self, number: int) -> None:
-        match number:
-            case signal.SIGCHLD:
-                self._reap()
-            case signal.SIGTERM:
-                log.info("received SIGTERM; stopping gracefully")
-                self._decide(policy.Stop())
-            case signal.SIGINT | signal.SIGQUIT:
-                log.info("received %s; stopping at once", signal_name(number))
-                self._decide(policy.Stop(graceful=False))
-            case signal.SIGHUP:
-                self._reload()
-            case signal.SIGUSR1:
-                log.info("received SIGUSR1; reopening the logs")
-                logs.reopen()
-                for process in self.processes.values():
-                    process.send(signal.SIGUSR1)
-            case signal.SIGTTIN | signal.SIGTTOU:
-                by = 1 if number == signal.SIGTTIN else -1
-                self._resize(policy.Resize(by), signal_name(number))
-            case signal.SIGWINCH:
-                self._resize(policy.Scale(0), "SIGWINCH")
-            case _:
-                log.info("received %s; ignored", signal_name(number))
-
-    def _resize(self, event: policy.Event, cause: str) -> None:
-        before = self.supervisor.target
-        self._decide(event)
-        log.info(
-            "received %s; workers wanted: %d, before %d", cause, self.supervisor.target, before
-        )
-        if before != self.supervisor.target:
-            self.server.num_workers = self.supervisor.target
-            self._hook("nworkers_changed", self.server, self.supervisor.target, before)
-
-    def _on_announcement(self) -> None:
-        """A worker wrote a byte: its slot says what it wants to tell."""
-        try:
-            os.read(self.announce_read, 4096)
-        except BlockingIOError:
-            pass  # the byte was read together with another one
-        for serial, process in list(self.processes.items()):
-            words = process.slot.words
-            child = self.supervisor.children.get(serial)
-            if child is None:
-                continue
-            if child.state is policy.State.STARTING and words[layout.READY]:
-                took = words[layout.READY] / 1e9 - process.forked_at
-                log.info("%s ready after %.2f s", process, took)
-                process.view.booted = True
-                self._decide(policy.Ready(serial))
-            elif words[layout.FLAGS] & layout.WANT_RECYCLE and not child.recycle:
-                reason = words[layout.FLAGS] >> layout.WANT_RECYCLE_REASON_SHIFT
-                self._decide(policy.Recycle(serial, layout.RECYCLE_REASONS[reason]))
-
-    def _reap(self) -> None:
-        for pid, ended in processes.reap():
-            serial = self.serials.pop(pid, None)
-            if serial is None:
-                log.debug("reaped process %d, not a worker of ours", pid)
-                continue
-            self._bury(serial, ended)
-
-    def _bury(self, serial: int, death: processes.Exit) -> None:
-        # A worker may have become ready and died between two looks at the announcements.
-        self._on_announcement()
-        process = self.processes.pop(serial)
-        child = self.supervisor.children[serial]
-        self._report(process, child, death)
-        process.close()
-        self.balance.give_back(process.cell)
-        self.board.drop(serial)
-        self.server.WORKERS.pop(process.pid, None)
-        self._hook("child_exit", self.server, process.view)
-        self._decide(policy.Exited(serial, death.status))
-
-    def _report(self, process: Process, child: policy.Child, death: processes.Exit) -> None:
-        asked = child.expected or self.supervisor.stopping
-        if asked and death.signal is None and death.status == 0:
-            log.info("%s %s", process, death)
-            return
-        now = monotonic()
-        view = read_slot(process.slot)
-        before = "" if child.ready_at is not None else " before it was ready"
-        level = logging.ERROR if view.in_flight or not asked else logging.WARNING
-        lost = incidents.serving(view.in_flight, now)
-        log.log(level, "%s (pid %d) %s%s%s", process, process.pid, death, before, lost)
-        stacks = self.board.take_stacks(child.serial)
-        if stacks:
-            log.error("%s stood here:\n%s", process, stacks.rstrip())
-
-    # --- What is done -------------------------------------------------------------------------
-
-    def _perform(self, action: policy.Action) -> None:
-        match action:
-            case policy.Spawn(serial, generation, reason):
-                self._spawn(serial, generation, reason)
-            case policy.Retire(serial, reason, number) | policy.Quit(serial, reason, number):
-                process = self.processes[serial]
-                log.info("%s %s; sending %s", process, reason, number.name)
-                process.send(number)
-            case policy.Abort(serial, reason, number):
-                process = self.processes[serial]
-                lost = incidents.serving(read_slot(process.slot).in_flight, monotonic())
-                log.error(
-                    "%s (pid %d) %s%s; sending %s", process, process.pid, reason, lost, number.name
-                )
-                # The kernel delivers both before the process runs again, the dump included.
-                process.send(DUMP_SIGNAL)
-                process.send(number)
-            case policy.Kill(serial, reason, number):
-                process = self.processes[serial]
-                log.warning("%s (pid %d) %s; sending %s", process, process.pid, reason, number.name)
-                process.send(number)
-            case policy.Delay(seconds, reason):
-                log.error("%s; next attempt in %.1f s", reason, seconds)
-            case policy.Commit(generation):
-                self._commit(generation)
-            case policy.RollBack(generation, reason):
-                log.error(
-                    "reload failed: %s; generation %d serves on", reason, self.supervisor.committed
-                )
-                self._forget_generations()
-                self.bindings.keep(self.config)
-            case policy.Halt(exit_code, reason):
-                log.info("stopped: %s", reason)
-                self.exit_code = exit_code
-
-    def _spawn(self, serial: int, generation: int, reason: str) -> None:
-        config = self.generations[generation].config
-        try:
-            process = self._fork(serial, generation, config)
-        except OSError as exc:
-            self._decide(policy.SpawnFailed(serial, f"cannot fork worker {serial}: {exc.strerror}"))
-            return
-        self.processes[serial] = process
-        self.serials[process.pid] = serial
-        self.server.WORKERS[process.pid] = process.view
-        log.info("%s started (pid %d, generation %d, %s)", process, process.pid, generation, reason)
-
-    def _fork(self, serial: int, generation: int, config: Config) -> Process:
-        slot = self.board.new_slot(serial, generation)
-        try:
-            stacks_fd = self.board.stacks_file(serial)
-            cell = self.balance.take()
-        except (OSError, OverflowError):
-            self.board.drop(serial)
-            raise
-        sockets = self.bindings.of(config)
-        view = WorkerView(serial, config, sockets, slot)
-        assignment = Assignment(
-            serial=serial,
-            generation=generation,
-            config=config,
-            listeners=sockets,
-            slot=slot,
-            balance=self.balance.share(cell),
-            handoff=self.handoff,
-            liveness_fd=self.liveness_read,
-            announce_fd=self.announce_write,
-            stacks_fd=stacks_fd,
-            master_pid=os.getpid(),
-            server=self.server,
-            view=view,
-        )
-        self._hook("pre_fork", self.server, view)
-        let_go: list[Callable[[], None]] = [
-            self.selector.close,
-            self.signals.close_in_child,
-            lambda: os.close(self.announce_read),
-            lambda: os.close(self.liveness_write),
-            lambda: self.board.close_in_child(serial),
-            *(process.close for process in self.processes.values()),
-        ]
-        forked_at = monotonic()
-        try:
-            pid = spawn.fork(lambda: Child(assignment).run(), close=let_go)
-        except OSError:
-            self.balance.give_back(cell)
-            self.board.drop(serial)
-            raise
-        view.pid = pid
-        return Process(pid, processes.open_pidfd(pid), slot, cell, view, forked_at)
-
-    # --- Reload -------------------------------------------------------------------------------
-
-    def _reload(self) -> None:
-        log.info("received SIGHUP; reloading")
-        try:
-            loaded = self.generations[self.supervisor.committed].again()
-            self.bindings.add(loaded.config)
-        except ForkmasterError as exc:
-            log.error("reload refused: %s; generation %d serves on", exc, self.supervisor.committed)
-            return
-        for warning in loaded.warnings:
-            log.warning("%s", warning)
-        generation = self.supervisor.next_generation
-        self.generations[generation] = loaded
-        self._hook("on_reload", self.server)
-        self._decide(policy.Reload(policy_of(loaded.config)))
-
-    def _commit(self, generation: int) -> None:
-        log.info("reload done: generation %d serves alone", generation)
-        config = self.generations[generation].config
-        logs.configure(config)
-        self.server.cfg = config
-        self.bindings.keep(config)
-        self._forget_generations()
-
-    def _forget_generations(self) -> None:
-        wanted = {self.supervisor.committed, self.supervisor.candidate}
-        self.generations = {g: loaded for g, loaded in self.generations.items() if g in wanted}
-
-    def _hook(self, name: str, *arguments: Any) -> None:
-        """Call a hook of the committed configuration; what it raises is logged and never fatal."""
-        called: Callable[..., Any] | None = getattr(self.config, name)
-        if called is None:
-            return
-        try:
-            called(*arguments)
-        except Exception:
-            log.exception("the hook %s raised", name)
-
 
 SIGNALS = (
     signal.SIGCHLD,
@@ -412,21 +60,388 @@ SIGNALS = (
 )
 
 
-def policy_of(config: Config) -> policy.Policy:
+def run(loaded: Loaded) -> int:
+    """Serve until told to stop.  Returns the exit code of the process.
+
+    Raises ForkmasterError if the server cannot start: nothing was forked then.
+    """
+    config = loaded.config
+    if config.chdir is not None:
+        os.chdir(config.chdir)
+    logs.configure(config)
+    log.info("forkmaster %s serves %s", __version__, config.app)
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
+    for stale in remove_stale(config.worker_tmp_dir, os.geteuid()):
+        log.info("removed %s, left by a master that was killed", stale)
+    # Before the pid file: a bind that fails is the only sure sign of another instance, and must
+    # not cost that one its pid file.
+    bindings = Bindings.open(config)
+    try:
+        board = Board.create(config.worker_tmp_dir, records=records_for(config))
+        try:
+            return Master(loaded, bindings, board).run()
+        finally:
+            board.remove()
+    finally:
+        bindings.close()
+
+
+class Master:
+    """This process.  Made once; `run` returns when the last child is gone."""
+
+    def __init__(self, loaded: Loaded, bindings: Bindings, board: Board) -> None:
+        self.supervisor = Supervisor(policy_of(loaded.config))
+        self.generations = {self.supervisor.committed: loaded}
+        self.bindings = bindings
+        self.board = board
+        self.server = ServerView(loaded.config)
+        self.spawner = Spawner(board, self.server)
+        self.processes: dict[int, Process] = {}
+        self.exit_code: int | None = None
+        self._strangers: dict[int, processes.Exit] = {}  # reaped before a zygote named them
+
+    @property
+    def loaded(self) -> Loaded:
+        """The committed configuration and where it came from."""
+        return self.generations[self.supervisor.committed]
+
+    # --- Life ---------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Returns the exit code of the server."""
+        config = self.loaded.config
+        self.selector = selectors.DefaultSelector()
+        # Before the pid file: people signal as soon as it exists.
+        self.signals = SignalPipe(SIGNALS)
+        self.spawner.masters_own += [self.selector.close, self.signals.close_in_child]
+        self._watch(self.signals.fileno(), self._on_signals)
+        self._watch(self.spawner.announcements, self._on_announcement)
+        # Of what a zygote forks, the master is to be the parent.
+        processes.become_subreaper()
+        pidfile = Pidfile.write(config.pidfile) if config.pidfile else None
+        try:
+            processes.set_title(f"{config.proc_name or 'forkmaster'}: master [{config.app}]")
+            self._hook("on_starting", self.server)
+            self.server.LISTENERS = list(self.bindings.of(config))
+            self._hook("when_ready", self.server)
+            self._decide(events.Start())
+            self._loop()
+        finally:
+            if pidfile is not None:
+                pidfile.remove()
+            self._hook("on_exit", self.server)
+            self.spawner.close()
+            self.signals.close()
+            self.selector.close()
+        assert self.exit_code is not None  # the loop ends with it
+        return self.exit_code
+
+    def _watch(self, fd: int, on_readable: Callable[[], None]) -> None:
+        self.selector.register(fd, selectors.EVENT_READ, on_readable)
+
+    def _loop(self) -> None:
+        words = self.board.master.words
+        while self.exit_code is None:
+            now, due = monotonic(), self.supervisor.next_deadline()
+            # A watcher tells a stuck master by a promise that is overdue: an idle one may sleep.
+            words[layout.BEAT] = monotonic_ns()
+            words[layout.EXTENDED] = 0 if due == math.inf else int(due * 1e9)
+            for key, _ in self.selector.select(min(max(0.0, due - now), LONGEST_WAIT)):
+                key.data()
+            if self.exit_code is None:
+                self._decide(events.Tick())
+
+    def _decide(self, event: events.Event) -> None:
+        """Tell the supervisor, and perform what it answers."""
+        # The pulses first: a deadline is judged by what the board says now.
+        requests = self.supervisor.judges_requests
+        pulses = {s: pulse_of(process, requests) for s, process in self.processes.items()}
+        for told in (events.Pulses(pulses), event):
+            for action in self.supervisor.handle(told, monotonic()):
+                self._perform(action)
+
+    # --- What happens -------------------------------------------------------------------------
+
+    def _on_signals(self) -> None:
+        for number in self.signals.read():
+            self._on_signal(number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        match number:
+            case signal.SIGCHLD:
+                self._reap()
+            case signal.SIGTERM:
+                log.info("received SIGTERM; stopping gracefully")
+                self._decide(events.Stop())
+            case signal.SIGINT | signal.SIGQUIT:
+                log.info("received %s; stopping at once", number.name)
+                self._decide(events.Stop(graceful=False))
+            case signal.SIGHUP:
+                log.info("received SIGHUP; reloading")
+                self._decide(events.Reload())
+            case signal.SIGUSR1:
+                log.info("received SIGUSR1; reopening the logs")
+                logs.reopen()
+                for process in self.processes.values():
+                    process.send(signal.SIGUSR1)
+            case signal.SIGTTIN:
+                self._resize(events.Resize(+1), number.name)
+            case signal.SIGTTOU:
+                self._resize(events.Resize(-1), number.name)
+            case signal.SIGWINCH:
+                self._resize(events.Scale(0), number.name)
+            case _:
+                log.info("received %s; ignored", signal_name(number))
+
+    def _resize(self, event: events.Event, cause: str) -> None:
+        before = self.supervisor.target
+        self._decide(event)
+        after = self.supervisor.target
+        log.info("received %s; workers wanted: %d, before: %d", cause, after, before)
+        if before != after:
+            self.server.num_workers = after
+            self._hook("nworkers_changed", self.server, after, before)
+
+    def _on_announcement(self) -> None:
+        """A child wrote a byte: its slot says what it wants to tell."""
+        try:
+            os.read(self.spawner.announcements, 4096)
+        except BlockingIOError:
+            pass  # the byte was read together with another one
+        for serial, process in list(self.processes.items()):
+            words = process.slot.words
+            child = self.supervisor.children.get(serial)
+            if child is None:
+                continue
+            if child.state is State.STARTING and words[layout.READY]:
+                took = words[layout.READY] / 1e9 - process.born
+                log.info("%s ready after %.2f s", process, took)
+                process.view.booted = True
+                self._decide(events.Ready(serial))
+            elif words[layout.FLAGS] & layout.WANT_RECYCLE and not child.recycle:
+                reason = words[layout.FLAGS] >> layout.WANT_RECYCLE_REASON_SHIFT
+                self._decide(events.Recycle(serial, layout.RECYCLE_REASONS[reason]))
+
+    def _on_answers(self, zygote: Process) -> None:
+        """A zygote has forked, or could not."""
+        assert zygote.link is not None
+        for answer in zygote.link.answers():
+            process = self.processes[answer.serial]
+            if answer.error:
+                self._spawn_failed(process, answer.error)
+                continue
+            process.is_born(answer.pid)
+            self._log_start(process)
+            ended = self._strangers.pop(answer.pid, None)
+            if ended is not None:
+                self._bury(process, ended)
+
+    def _reap(self) -> None:
+        for pid, ended in processes.reap():
+            process = next((p for p in self.processes.values() if p.pid == pid), None)
+            if process is not None:
+                self._bury(process, ended)
+            elif any(p.pid == 0 for p in self.processes.values()):
+                self._strangers[pid] = ended
+            else:
+                log.debug("reaped process %d, not a child of ours", pid)
+
+    def _bury(self, process: Process, ended: processes.Exit) -> None:
+        # It may have become ready and died between two looks at the announcements.
+        self._on_announcement()
+        self._report(process, self.supervisor.children[process.serial], ended)
+        said = self.board.take_stacks(process.serial) if process.role is Role.VALIDATOR else ""
+        del self.processes[process.serial]
+        if process.link is not None:
+            self._bury_zygote(process)
+        self.spawner.forget(process)
+        if process.role is Role.WORKER:
+            self.server.WORKERS.pop(process.pid, None)
+            self._hook("child_exit", self.server, process.view)
+        self._decide(events.Exited(process.serial, ended.status, said))
+
+    def _bury_zygote(self, zygote: Process) -> None:
+        assert zygote.link is not None
+        self.selector.unregister(zygote.link)
+        self._on_answers(zygote)
+        for serial in list(zygote.link.pending):
+            self._spawn_failed(self.processes[serial], f"{zygote} died")
+
+    def _report(self, process: Process, child: Child, ended: processes.Exit) -> None:
+        asked = child.expected or self.supervisor.stopping
+        if process.role is Role.VALIDATOR:
+            return  # what it found is told as the outcome of the reload
+        if asked and ended.status == 0:
+            log.info("%s %s", process, ended)
+            return
+        view = read_slot(process.slot)
+        before = "" if child.ready_at is not None else " before it was ready"
+        lost = incidents.serving(view.in_flight, monotonic())
+        level = logging.WARNING if asked and not lost else logging.ERROR
+        log.log(level, "%s (pid %d) %s%s%s", process, process.pid, ended, before, lost)
+        self._log_stacks(process)
+
+    def _log_stacks(self, process: Process) -> None:
+        stacks = self.board.take_stacks(process.serial)
+        if stacks:
+            log.error("%s stood here:\n%s", process, stacks.rstrip())
+
+    # --- What is done -------------------------------------------------------------------------
+
+    def _perform(self, action: actions.Action) -> None:
+        match action:
+            case actions.Spawn():
+                self._spawn(action)
+            case actions.Retire(serial, reason, number) | actions.Quit(serial, reason, number):
+                process = self.processes[serial]
+                log.info("%s: %s; sending %s", process, reason, number.name)
+                process.send(number)
+            case actions.Abort(serial, reason, number):
+                # The kernel delivers both before the process runs again, the dump included.
+                self._strike(serial, reason, logging.ERROR, DUMP_SIGNAL, number)
+            case actions.Kill(serial, reason, number):
+                self._strike(serial, reason, logging.WARNING, number)
+            case actions.Dump(serial, reason):
+                self._strike(serial, reason, logging.WARNING, DUMP_SIGNAL)
+            case actions.Delay(seconds, reason):
+                log.error("%s; next attempt in %.1f s", reason, seconds)
+            case actions.Adopt():
+                self._adopt()
+            case actions.Refuse(reason):
+                self._tell_failed("refused", reason)
+            case actions.RollBack(generation, reason):
+                self._tell_failed(f"of generation {generation} rolled back", reason)
+                self.bindings.keep(self.loaded.config)
+                self._forget_generations()
+            case actions.Commit(generation):
+                self._commit(generation)
+            case actions.Halt(exit_code, reason):
+                log.info("stopped: %s", reason)
+                self.exit_code = exit_code
+
+    def _strike(self, serial: int, reason: str, level: int, *numbers: int) -> None:
+        process = self.processes[serial]
+        busy = incidents.serving(read_slot(process.slot).in_flight, monotonic())
+        follows = f"sending {signal_name(numbers[-1])}"
+        if numbers == (DUMP_SIGNAL,):
+            follows = "its stacks follow"
+        log.log(level, "%s (pid %d) %s%s; %s", process, process.pid, reason, busy, follows)
+        for number in numbers:
+            process.send(number)
+
+    def _spawn(self, action: actions.Spawn) -> None:
+        loaded = self.generations[action.generation]
+        siblings = list(self.processes.values())
+        listeners = self.bindings.of(loaded.config)
+        try:
+            process = self.spawner.spawn(
+                action.serial, action.generation, action.role, loaded, listeners, siblings
+            )
+        except OSError as exc:
+            reason = f"cannot fork {action.role.value} {action.serial}: {exc.strerror}"
+            self._decide(events.SpawnFailed(action.serial, reason))
+            return
+        self.processes[action.serial] = process
+        if process.link is not None:
+            self._watch(process.link.fileno(), lambda: self._on_answers(process))
+        if process.pid:
+            self._log_start(process, action.reason)
+
+    def _log_start(self, process: Process, reason: str = "from the zygote") -> None:
+        log.info(
+            "%s started (pid %d, generation %d): %s",
+            process,
+            process.pid,
+            process.generation,
+            reason,
+        )
+        if process.role is Role.WORKER:
+            self.server.WORKERS[process.pid] = process.view
+
+    def _spawn_failed(self, process: Process, reason: str) -> None:
+        del self.processes[process.serial]
+        self.spawner.forget(process)
+        self._decide(events.SpawnFailed(process.serial, f"cannot fork {process}: {reason}"))
+
+    # --- Reload -------------------------------------------------------------------------------
+
+    def _adopt(self) -> None:
+        """Read the configuration that the validator found sound, and bind what it adds."""
+        try:
+            loaded = self.loaded.again()
+            self.bindings.add(loaded.config)
+        except ForkmasterError as exc:
+            self._decide(events.Refused(str(exc)))
+            return
+        for warning in loaded.warnings:
+            log.warning("%s", warning)
+        self.generations[self.supervisor.next_generation] = loaded
+        self._hook("on_reload", self.server)
+        self._decide(events.Propose(policy_of(loaded.config)))
+
+    def _commit(self, generation: int) -> None:
+        config = self.loaded.config
+        logs.configure(config)
+        log.info("reload done: generation %d serves alone", generation)
+        self.server.cfg = config
+        self.bindings.keep(config)
+        self._forget_generations()
+
+    def _tell_failed(self, what: str, reason: str) -> None:
+        serving = self.supervisor.committed
+        log.error("reload %s: %s; generation %d serves on", what, reason, serving)
+
+    def _forget_generations(self) -> None:
+        needed = self.supervisor.generations
+        self.generations = {g: loaded for g, loaded in self.generations.items() if g in needed}
+
+    def _hook(self, name: str, *arguments: Any) -> None:
+        """Call a hook of the committed configuration; what it raises is logged and never fatal."""
+        called: Callable[..., Any] | None = getattr(self.loaded.config, name)
+        if called is None:
+            return
+        try:
+            called(*arguments)
+        except Exception:
+            log.exception("the hook %s raised", name)
+
+
+def policy_of(config: Config) -> Policy:
     """The part of a configuration that the supervisor decides by."""
-    return policy.Policy(
+    return Policy(
         workers=config.workers,
         timeout=config.timeout,
+        request_timeout=config.request_timeout,
+        slow_request=config.slow_request,
         boot_timeout=config.boot_timeout,
         graceful_timeout=config.graceful_timeout,
         kill_timeout=config.kill_timeout,
-        surge=config.reload_surge,
+        surge=config.workers if config.reload_mode == "all-at-once" else config.reload_surge,
+        preload=config.preload_app,
     )
 
 
-def records_for(config: Config) -> int:
-    """How many request records a slot needs: all that can be in flight, and the last ones."""
-    return max(config.threads, layout.ASYNC_RECORDS) + layout.HISTORY
+def pulse_of(process: Process, requests: bool) -> events.Pulse:
+    """What the slot of a child says, as far as deadlines go.
+
+    Its records are looked through only if `requests`: that costs as much as all the rest.
+    """
+    words = process.slot.words
+    return events.Pulse(
+        beat=words[layout.BEAT] / 1e9,
+        oldest=oldest_request(process.slot) if requests else 0.0,
+        extended=words[layout.EXTENDED] / 1e9,
+    )
 
 
-assert sys.platform != "win32"  # a fork, and signals
+def oldest_request(slot: Slot) -> float:
+    """The start of the oldest request in flight, monotonic seconds; 0.0 if there is none."""
+    words = slot.words
+    last = layout.RECORDS_FIRST_WORD + words[layout.RECORD_COUNT] * layout.RECORD_WORDS
+    starts = [
+        words[first + layout.START]
+        for first in range(layout.RECORDS_FIRST_WORD, last, layout.RECORD_WORDS)
+        if not words[first + layout.END] and words[first + layout.START]
+    ]
+    return min(starts, default=0) / 1e9

@@ -1,40 +1,248 @@
-"""Forks a child, and lets go in it of all that is the master's.  In the master.
+"""Brings children into being: forks them here, or has the zygote of their generation do so.
+
+In the master, up to the fork; `_in_child` is the one function that runs on the other side.
 
 A fork copies everything, so what a child must not have is closed there before anything else runs:
-the master's wakeup pipe (a signal to the child would wake the master), its side of the liveness
+the master's signal pipe (a signal to the child would wake the master), its side of the liveness
 pipe (it would never read end of file), the slots of its siblings.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from forkmaster.system import signals
-from forkmaster.worker import child
+from forkmaster.board import layout
+from forkmaster.board.balance import Balance
+from forkmaster.board.board import Board
+from forkmaster.errors import ForkmasterError
+from forkmaster.master.policy import Role
+from forkmaster.master.zygote import Link, Zygote
+from forkmaster.system import processes
+from forkmaster.system.signals import reset_signals, signals_blocked
+from forkmaster.worker.assignment import Assignment
+from forkmaster.worker.child import FAILED, Child, end
+from forkmaster.worker.views import ServerView, WorkerView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
+
+    from forkmaster.board.slot import Slot
+    from forkmaster.config.sources import Loaded
+    from forkmaster.config.table import Config
+
+log = logging.getLogger("forkmaster.error")
 
 
-def fork(run: Callable[[], int], *, close: Sequence[Callable[[], None]]) -> int:
-    """Fork a child that closes what it must, then ends with the status of `run`.
+@dataclass
+class Process:
+    """What the master keeps of a child, besides what the supervisor knows."""
 
-    Returns the pid.  Raises OSError if the kernel refuses (EAGAIN, ENOMEM).  To be called on the
-    main thread only: PR_SET_PDEATHSIG fires when the thread that forked ends, not the process.
-    """
-    # Blocked, because a signal between the fork and the child's own handlers would run the
-    # master's in it.  The child unblocks them when its handlers are in place.
-    with signals.signals_blocked():
-        pid = os.fork()
-        if pid:
-            return pid
-        status = child.FAILED
+    serial: int
+    generation: int
+    role: Role
+    slot: Slot
+    cell: int
+    view: WorkerView
+    born: float  # when it was forked or ordered, monotonic seconds
+    pid: int = 0  # 0 while a zygote has been asked and has not answered
+    pidfd: int | None = None
+    link: Link | None = None  # of a zygote
+    held: list[int] = field(default_factory=list)  # sent before the pid was known
+
+    def is_born(self, pid: int) -> None:
+        """The process exists and is `pid`."""
+        self.pid = self.view.pid = pid
+        self.pidfd = processes.open_pidfd(pid)
+        for number in self.held:
+            self.send(number)
+        self.held.clear()
+
+    def send(self, number: int) -> None:
+        """Send a signal.  If the process has ended meanwhile, its reaping tells."""
+        if self.pid:
+            processes.send(self.pid, number, self.pidfd)
+        else:
+            self.held.append(number)
+
+    def close(self) -> None:
+        """Let go of what the master holds of it.  In the master, and in a sibling."""
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+        if self.link is not None:
+            self.link.close()
+
+    def __str__(self) -> str:
+        return f"{self.role.value} {self.serial}"
+
+
+class Spawner:
+    """All that a child inherits, and the forks themselves.  In the master."""
+
+    def __init__(self, board: Board, server: ServerView) -> None:
+        self.board = board
+        self.server = server
+        self.balance = Balance.create(board.path / "balance")
+        self.announcements, self._announce = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        # The master alone holds the write end, so a worker reads its end when the master dies.
+        self._liveness, self._alive = os.pipe2(os.O_CLOEXEC)
+        self._handoff = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        for one in self._handoff:
+            one.setblocking(False)
+        self.masters_own: list[Callable[[], None]] = []
+        """Called in every child: lets go of what else is the master's."""
+
+    def spawn(
+        self,
+        serial: int,
+        generation: int,
+        role: Role,
+        loaded: Loaded,
+        listeners: tuple[socket.socket, ...],
+        siblings: list[Process],
+    ) -> Process:
+        """A new child.  Raises OSError (EAGAIN, ENOMEM, ENOSPC, EMFILE): there is none then."""
+        config = loaded.config
+        slot = self.board.new_slot(serial, generation)
         try:
-            for let_go in close:
+            stacks_fd = self.board.stacks_file(serial)
+            cell = self._take_cell()
+        except OSError:
+            self.board.drop(serial)
+            raise
+        view = WorkerView(serial, config, listeners, slot)
+        process = Process(serial, generation, role, slot, cell, view, monotonic())
+        assignment = Assignment(
+            serial=serial,
+            generation=generation,
+            config=config,
+            listeners=listeners,
+            slot=slot,
+            balance=self.balance.share(cell),
+            handoff=self._handoff,
+            liveness_fd=self._liveness,
+            announce_fd=self._announce,
+            stacks_fd=stacks_fd,
+            master_pid=os.getpid(),
+            folder=str(config.chdir or loaded.folder),
+            server=self.server,
+            view=view,
+        )
+        try:
+            self._start(process, assignment, loaded, siblings)
+        except OSError:
+            self.forget(process)
+            raise
+        return process
+
+    def forget(self, process: Process) -> None:
+        """Give back what a child had that is gone, or never came."""
+        process.close()
+        self.balance.give_back(process.cell)
+        self.board.drop(process.serial)
+
+    def close(self) -> None:
+        """Close the pipes: no child is left."""
+        for fd in (self.announcements, self._announce, self._liveness, self._alive):
+            os.close(fd)
+        for one in self._handoff:
+            one.close()
+        self.balance.close()
+
+    def _take_cell(self) -> int:
+        try:
+            return self.balance.take()
+        except OverflowError as exc:
+            raise OSError(0, str(exc)) from exc
+
+    def _start(
+        self,
+        process: Process,
+        assignment: Assignment,
+        loaded: Loaded,
+        siblings: list[Process],
+    ) -> None:
+        match process.role:
+            case Role.VALIDATOR:
+                run: Callable[[], int] = Validation(assignment, loaded).run
+            case Role.ZYGOTE:
+                link = process.link = Link()
+                run = lambda: Zygote(assignment, link.far_end(), self.balance).run()  # noqa: E731
+            case Role.WORKER:
+                if loaded.config.preload_app:
+                    zygote = _zygote_of(process.generation, siblings)
+                    stacks_fd = assignment.stacks_fd
+                    zygote.order(process.serial, process.cell, process.slot.path, stacks_fd)
+                    return
+                run = Child(assignment).run
+        process.is_born(self._fork(run, process.serial, siblings))
+        if process.link is not None:
+            process.link.forked()
+
+    def _fork(self, run: Callable[[], int], serial: int, siblings: list[Process]) -> int:
+        """Fork a child that ends with the status of `run`; returns its pid.
+
+        Raises OSError.  On the main thread only: PR_SET_PDEATHSIG fires when the thread that
+        forked ends, not the process.
+        """
+        # Blocked, because a signal between the fork and the child's own handlers would run the
+        # master's in it.
+        with signals_blocked():
+            pid = os.fork()
+            if pid == 0:
+                self._in_child(run, serial, siblings)
+        return pid
+
+    def _in_child(self, run: Callable[[], int], serial: int, siblings: list[Process]) -> None:
+        status = FAILED
+        try:
+            for let_go in self.masters_own:
                 let_go()
-            signals.reset_signals()
+            os.close(self.announcements)
+            os.close(self._alive)
+            self.board.close_in_child(serial)
+            for sibling in siblings:
+                sibling.close()
+            reset_signals()
             status = run()
         finally:
-            child.end(status)
-    raise AssertionError("unreachable: the child has ended")
+            end(status)
+
+
+class Validation:
+    """Reads the configuration anew in a process of its own, and says what is wrong with it."""
+
+    def __init__(self, assignment: Assignment, loaded: Loaded) -> None:
+        self.assignment = assignment
+        self.loaded = loaded
+
+    def run(self) -> int:
+        """Returns the exit status.  In the validator; what it says is in its stacks file."""
+        # A file that prints has printed once; the master reads it again if it is sound.
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, 1)
+        try:
+            self.loaded.again()
+        except ForkmasterError as exc:
+            os.write(self.assignment.stacks_fd, str(exc).encode())
+            return exc.exit_code
+        except BaseException as exc:
+            os.write(self.assignment.stacks_fd, f"{type(exc).__name__}: {exc}".encode())
+            return FAILED
+        return 0
+
+
+def records_for(config: Config) -> int:
+    """How many request records a slot needs: all that can be in flight, and the last ones."""
+    return max(config.threads, layout.ASYNC_RECORDS) + layout.HISTORY
+
+
+def _zygote_of(generation: int, siblings: list[Process]) -> Link:
+    for sibling in siblings:
+        if sibling.role is Role.ZYGOTE and sibling.generation == generation and sibling.link:
+            return sibling.link
+    raise OSError(0, f"generation {generation} has no zygote")

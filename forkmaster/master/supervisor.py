@@ -158,6 +158,11 @@ class Supervisor:
         return self.candidate is not None or self._validator() is not None
 
     @property
+    def judges_requests(self) -> bool:
+        """Whether any generation limits the time of single requests."""
+        return any(p.request_timeout or p.slow_request for p in self._policies.values())
+
+    @property
     def next_generation(self) -> int:
         """The number that the next `Propose` will give its generation."""
         return self._last_generation + 1

@@ -37,6 +37,8 @@ class Assignment:
     stacks_fd: int
     """Where the dump signal writes the stacks of all threads."""
     master_pid: int
+    folder: str
+    """The folder to serve from, by the name its user knows it by: it may be a symbolic link."""
     server: ServerView
     """For hooks."""
     view: WorkerView

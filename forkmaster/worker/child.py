@@ -1,9 +1,9 @@
 """What every child does after the fork, in order.  In the worker.
 
-The spawner has already closed what is the master's and left all signals blocked.  From here to
-`serve` the order matters, and each step says why it stands where it does.
+Whoever forked has already closed what is the master's.  From here to `serve` the order matters,
+and each step says why it stands where it does.
 
-A worker's exit status is part of the protocol with the master: 0 asked to stop, 3 the application
+A child's exit status is part of the protocol with the master: 0 asked to stop, 3 the application
 raised while it was loaded, 4 it does not exist, 1 anything else.  3 and 4 mean that only before
 the worker was ready; a `sys.exit(3)` in a view is that request's error.
 """
@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from forkmaster.board import layout
 from forkmaster.errors import AppError, BootError, ForkmasterError
@@ -43,44 +43,39 @@ IGNORED = (signal.SIGHUP, signal.SIGUSR2, signal.SIGWINCH, signal.SIGTTIN, signa
 class Child:
     """This process.  One instance, made after the fork."""
 
-    def __init__(self, assignment: Assignment) -> None:
+    def __init__(self, assignment: Assignment, loaded: Callable[..., Any] | None = None) -> None:
         self.assignment = assignment
         self.config = assignment.config
         self.view = assignment.view
+        self.loaded = loaded
+        """The application, if the process that forked this one has loaded it."""
         self.worker: Worker | None = None
         self.ready = False
 
     def run(self) -> int:
         """Boot, serve, clean up.  Returns the exit status; never raises."""
-        status = FAILED
         try:
-            self._boot()
-            assert self.worker is not None
-            self.worker.serve(self.on_ready)
-            status = 0
-        except SystemExit as exc:
-            status = self._status_of_exit(exc)
-        except ForkmasterError as exc:
-            log.error("%s cannot boot: %s", self.view, exc)
-            status = exc.exit_code
-        except BaseException as exc:
-            status = FAILED if self.ready else BootError.exit_code
-            what = "failed" if self.ready else "cannot boot"
-            log.error("%s %s: %s", self.view, what, type(exc).__name__, exc_info=True)
+            return self.guard(self._serve)
         finally:
             self.assignment.slot.words[layout.STATE] = layout.EXITING
             self.view.alive = False
             self.hook("worker_exit", self.assignment.server, self.view)
-        return status
 
     def on_ready(self) -> None:
-        """Tell the master that this worker can accept."""
+        """Tell the master that this child does what it is for from now on."""
         slot = self.assignment.slot
         slot.beat()
         slot.words[layout.READY] = monotonic_ns()
         slot.words[layout.STATE] = layout.SERVING
         self.ready = self.view.booted = True
-        os.write(self.assignment.announce_fd, b"r")
+        self.announce()
+
+    def announce(self) -> None:
+        """Have the master look at this child's slot."""
+        try:
+            os.write(self.assignment.announce_fd, b"!")
+        except BlockingIOError:
+            pass  # the pipe is full of such bytes: the master will look anyway
 
     def hook(self, name: str, *arguments: Any) -> None:
         """Call the hook `name`, if the configuration has it; log what it raises.
@@ -97,33 +92,60 @@ class Child:
 
     # --- Booting ------------------------------------------------------------------------------
 
-    def _boot(self) -> None:
+    def guard(self, step: Callable[[], None]) -> int:
+        """Run `step`; returns the exit status that what it raised amounts to, having logged it."""
+        try:
+            step()
+        except SystemExit as exc:
+            return self._status_of_exit(exc)
+        except ForkmasterError as exc:
+            log.error("%s cannot boot: %s", self.view, exc)
+            return exc.exit_code if isinstance(exc, AppError) else BootError.exit_code
+        except BaseException as exc:
+            what = "failed" if self.ready else "cannot boot"
+            log.error("%s %s: %s", self.view, what, type(exc).__name__, exc_info=True)
+            return FAILED if self.ready else BootError.exit_code
+        return 0
+
+    def _serve(self) -> None:
+        self.enter("worker")
+        if self.loaded is None:
+            self.loaded = self.load()
+        self.view.wsgi = self.loaded
+        make = self.worker_class(self.loaded)
+        self.worker = make(self.assignment, self.loaded)
+        if self.config.post_worker_init is not None:
+            self.config.post_worker_init(self.view)
+        self.worker.serve(self.on_ready)
+
+    def enter(self, role: str) -> None:
+        """Become a process of our own: signals, rights, name, place."""
         config, assignment = self.config, self.assignment
-        words = assignment.slot.words
-        words[layout.PID] = self.view.pid = os.getpid()
+        self.view.pid = os.getpid()
+        assignment.slot.words[layout.PID] = os.getpid()
         # First of all, so that even a hang in a hook can be asked where it stands.
         faulthandler.enable(file=assignment.stacks_fd, all_threads=True)
         faulthandler.register(DUMP_SIGNAL, file=assignment.stacks_fd, all_threads=True, chain=False)
         self._take_signals()
-        os.environ.update(config.environment)
+        for item in config.raw_env:
+            name, _, value = item.partition("=")
+            os.environ[name] = value
         # Before the privileges go: hooks open log files, and raise limits, as root.
-        if config.post_fork is not None:
+        if role == "worker" and config.post_fork is not None:
             config.post_fork(assignment.server, self.view)
         privileges.drop(config.user, config.group, initgroups=config.initgroups)
         # After: the kernel clears it whenever the credentials change.
-        processes.die_with_parent(assignment.master_pid)
-        processes.set_title(f"{config.proc_name or 'forkmaster'}: worker {assignment.serial}")
+        if not processes.die_with_parent(signal.SIGKILL, assignment.master_pid):
+            raise SystemExit(0)
+        processes.set_title(f"{config.proc_name or 'forkmaster'}: {role} {assignment.serial}")
+        # By the name it was started in: `current` may be another release by now.
+        os.chdir(assignment.folder)
         for folder in reversed(config.pythonpath):
             if folder not in sys.path:
                 sys.path.insert(0, folder)
-        loaded = self._load()
-        self.view.wsgi = loaded
-        make = self._worker_class(loaded)
-        if config.post_worker_init is not None:
-            config.post_worker_init(self.view)
-        self.worker = make(assignment, loaded)
 
-    def _load(self) -> Callable[..., Any]:
+    def load(self) -> Callable[..., Any]:
+        """The application.  Raises AppError or BootError."""
         # A collection while modules are imported finds next to nothing and costs a tenth of
         # the time to boot Django.
         gc.disable()
@@ -132,7 +154,8 @@ class Child:
         finally:
             gc.enable()
 
-    def _worker_class(self, loaded: Callable[..., Any]) -> Callable[..., Worker]:
+    def worker_class(self, loaded: Callable[..., Any]) -> Callable[..., Worker]:
+        """The class that serves `loaded`.  Raises AppError if the configuration contradicts it."""
         kind = worker_kind(self.config.kind, application.kind_of(loaded), self.config.threads)
         self.assignment.slot.words[layout.KIND] = layout.KINDS.index(kind)
         # Imported here: a sync worker has no use for asyncio, nor an asgi one for the reactor.
@@ -214,7 +237,7 @@ def worker_kind(asked: str | None, found: str, threads: int) -> str:
     return asked
 
 
-def end(status: int) -> None:
+def end(status: int) -> NoReturn:
     """End this process as the interpreter would, but without unwinding the master's frames."""
     import atexit
 

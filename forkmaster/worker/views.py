@@ -67,7 +67,9 @@ class ServerView:
 class WorkerView:
     """`worker` of a hook.  Made in the master before the fork, alive in the worker after it."""
 
-    def __init__(self, serial: int, cfg: Config, sockets: tuple[socket.socket, ...], slot: Slot) -> None:
+    def __init__(
+        self, serial: int, cfg: Config, sockets: tuple[socket.socket, ...], slot: Slot
+    ) -> None:
         self.age = serial
         self.cfg = cfg
         self.log = HookLog(cfg)
