@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+BOOT_FRAME = "forkmaster/worker/child.py"
 SHOWN = 4  # requests named in one line; a threaded worker may have had more
 
 
@@ -30,6 +31,23 @@ def serving(requests: Sequence[RequestInFlight], now: float) -> str:
     ]
     more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
     return ", serving " + ", ".join(named[:SHOWN]) + more
+
+
+def own_frames(dump: str) -> str:
+    """What faulthandler wrote, without the frames that every worker has in common.
+
+    Those of the application stand on top; below come the worker's loop and then what led from
+    `main` through the fork to it, which tells nobody anything.
+    """
+    kept, skipping = [], False
+    for line in dump.splitlines():
+        if not line.startswith("  File "):
+            skipping = False
+        elif BOOT_FRAME in line:
+            skipping = True
+        if line and not skipping and not line.startswith("Extension modules"):
+            kept.append(line)
+    return "\n".join(kept)
 
 
 def _client(request: RequestInFlight) -> str:

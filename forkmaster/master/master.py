@@ -15,6 +15,7 @@ import math
 import os
 import selectors
 import signal
+from collections import deque
 from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,7 @@ class Master:
         self.spawner = Spawner(board, self.server)
         self.processes: dict[int, Process] = {}
         self.exit_code: int | None = None
+        self._events: deque[events.Event] = deque()
         self._strangers: dict[int, processes.Exit] = {}  # reaped before a zygote named them
 
     @property
@@ -148,18 +150,28 @@ class Master:
             words[layout.BEAT] = monotonic_ns()
             words[layout.EXTENDED] = 0 if due == math.inf else int(due * 1e9)
             for key, _ in self.selector.select(min(max(0.0, due - now), LONGEST_WAIT)):
-                key.data()
+                # One callback may close what another one of the same batch watched.
+                if key.fd in self.selector.get_map():
+                    key.data()
             if self.exit_code is None:
                 self._decide(events.Tick())
 
     def _decide(self, event: events.Event) -> None:
-        """Tell the supervisor, and perform what it answers."""
-        # The pulses first: a deadline is judged by what the board says now.
-        requests = self.supervisor.judges_requests
-        pulses = {s: pulse_of(process, requests) for s, process in self.processes.items()}
-        for told in (events.Pulses(pulses), event):
-            for action in self.supervisor.handle(told, monotonic()):
-                self._perform(action)
+        """Tell the supervisor, and perform what it answers.
+
+        What performing an action tells in turn is decided after all actions of this event.
+        """
+        self._events.append(event)
+        if len(self._events) > 1:
+            return  # called from an action; the loop below is running
+        while self._events:
+            # The pulses first: a deadline is judged by what the board says now.
+            requests = self.supervisor.judges_requests
+            pulses = {s: pulse_of(process, requests) for s, process in self.processes.items()}
+            for told in (events.Pulses(pulses), self._events[0]):
+                for action in self.supervisor.handle(told, monotonic()):
+                    self._perform(action)
+            self._events.popleft()
 
     # --- What happens -------------------------------------------------------------------------
 
@@ -209,6 +221,8 @@ class Master:
             os.read(self.spawner.announcements, 4096)
         except BlockingIOError:
             pass  # the byte was read together with another one
+        for zygote in [p for p in self.processes.values() if p.link is not None]:
+            self._on_answers(zygote)  # so that a worker has a pid before it is ready
         for serial, process in list(self.processes.items()):
             words = process.slot.words
             child = self.supervisor.children.get(serial)
@@ -285,7 +299,7 @@ class Master:
     def _log_stacks(self, process: Process) -> None:
         stacks = self.board.take_stacks(process.serial)
         if stacks:
-            log.error("%s stood here:\n%s", process, stacks.rstrip())
+            log.error("%s stood here:\n%s", process, incidents.own_frames(stacks))
 
     # --- What is done -------------------------------------------------------------------------
 
