@@ -1,0 +1,67 @@
+"""What every folder of tests shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.process.harness import KINDS, Kind, Server
+
+Serve = Callable[..., Server]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Let the fixtures know how the test ended."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+
+
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Each kind of worker in turn."""
+    param: Kind = request.param
+    return param
+
+
+@pytest.fixture
+def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serve]:
+    """Starts servers: `serve("hello", "-w", "2")`.
+
+    After the test they are stopped if they still run.  Then none of their workers may be alive,
+    and their logs may have no warning or error that the test did not expect.  The log of a
+    failed test is printed, and its folder kept.
+    """
+    servers: list[Server] = []
+
+    def start(*arguments: str, **options: Any) -> Server:
+        folder = tmp_path / f"server{len(servers)}"
+        folder.mkdir()
+        server = Server(*arguments, folder=folder, **options)
+        servers.append(server)
+        return server
+
+    yield start
+    problems = []
+    for server in servers:
+        try:
+            if server.process.poll() is None:
+                server.stop()
+            problems += [f"survived: pid {pid}" for pid in server.survivors()]
+            problems += server.unexpected()
+        except Exception as exc:
+            problems.append(f"cannot stop the server: {exc!r}")
+        finally:
+            server.clean_up()
+    if problems or request.node.stash.get(FAILED, True):
+        for server in servers:
+            print(f"--- {server.log_path}\n{server.log}")
+    assert not problems, "\n".join(problems)
