@@ -53,21 +53,20 @@ def discover(folder: Path) -> str | None:
 def read(spec: str, folder: Path) -> Contents:
     """The contents of the file that `spec` names: PATH, file:PATH or python:MODULE.
 
-    A relative path is relative to `folder`.  Executes a Python file, with `folder` as the
-    current one.  Raises ConfigError.
+    A relative path is relative to `folder`, which must be the current one.  Executes a Python
+    file.  Raises ConfigError.
     """
-    with contextlib.chdir(folder):
-        if spec.startswith("python:"):
-            return _python_module(spec.removeprefix("python:"))
-        name = os.path.expanduser(spec.removeprefix("file:"))
-        path = folder / name
-        if not path.exists():
-            raise ConfigError(f"there is no configuration file {name} in {folder}")
-        if path.is_dir():
-            raise ConfigError(f"{name} is a folder; name the configuration file in it")
-        if path.suffix == ".toml":
-            return _toml_file(path, name)
-        return _python_file(path, name)
+    if spec.startswith("python:"):
+        return _python_module(spec.removeprefix("python:"))
+    name = os.path.expanduser(spec.removeprefix("file:"))
+    path = folder / name
+    if not path.exists():
+        raise ConfigError(f"there is no configuration file {name} in {folder}")
+    if path.is_dir():
+        raise ConfigError(f"{name} is a folder; name the configuration file in it")
+    if path.suffix == ".toml":
+        return _toml_file(path, name)
+    return _python_file(path, name)
 
 
 # Python

@@ -12,6 +12,7 @@ and every problem names that place.  All problems are collected and raised toget
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -80,14 +81,16 @@ def load(
         sys.path.insert(0, str(folder))
 
     variables, warnings = _from_environment(environ)
-    spec = _named_file([*variables, *given]) or files.discover(folder)
-    contents = files.read(spec, folder) if spec is not None else files.Contents(None)
-    warnings += contents.warnings
-
-    winners = {
-        each.name: each for each in (*_from_platform(environ), *contents.given, *variables, *given)
-    }
-    values, problems = _parse(winners, warnings)
+    # A reload may find the process in another folder: that of the setting chdir.
+    with contextlib.chdir(folder):
+        spec = _named_file([*variables, *given]) or files.discover(folder)
+        contents = files.read(spec, folder) if spec is not None else files.Contents(None)
+        warnings += contents.warnings
+        winners = {
+            each.name: each
+            for each in (*_from_platform(environ), *contents.given, *variables, *given)
+        }
+        values, problems = _parse(winners, warnings)
     if problems:
         raise ConfigError("\n".join(problems))
     origins = {name: winners[name].origin if name in winners else DEFAULT for name in SETTINGS}
@@ -148,10 +151,12 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[list[Given], list[str
 
 
 def _parse(winners: Mapping[str, Given], warnings: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """The parsed values, and the problems; adds to `warnings`."""
+    """The parsed values, and the problems; adds to `warnings`.  Enters the folder chdir."""
     values: dict[str, Any] = {}
     problems: list[str] = []
-    for name, each in winners.items():
+    # First, because the other paths are relative to it.
+    for name in sorted(winners, key=lambda name: name != "chdir"):
+        each = winners[name]
         setting = SETTINGS[name]
         try:
             value = setting.kind.parse(each.value)
@@ -170,6 +175,8 @@ def _parse(winners: Mapping[str, Given], warnings: list[str]) -> tuple[dict[str,
             elif setting.effect is Effect.NONE:
                 warnings.append(f"{name} has no effect ({each.origin}): {setting.instead}")
         values[name] = value
+        if name == "chdir":
+            os.chdir(value)
     return values, problems
 
 

@@ -7,7 +7,7 @@ from functools import cache
 
 from forkmaster.config.table import SETTINGS
 
-# 0.75: finds worker, threds and time_out, and lets command, cores and max_workers pass.
+# 0.75: finds worker, threds and time_out, and lets command and cores pass.
 _CUTOFF = 0.75
 
 # Names that gunicorn once had or that people write in the belief that it has them.
@@ -45,8 +45,6 @@ def closest(name: str) -> str | None:
     spellings = _spellings()
     if plain in spellings:
         return spellings[plain]
-    # A name that has a setting's as one of its parts, as use_loglevel or timeout_str, is a
-    # helper's; a misspelling is in the letters.
     matches = difflib.get_close_matches(plain, [*SETTINGS, *spellings], n=1, cutoff=_CUTOFF)
     return spellings.get(matches[0], matches[0]) if matches else None
 
@@ -57,7 +55,7 @@ def advice(name: str) -> str | None:
     if known is not None:
         return known
     setting = closest(name)
-    return f"did you mean {setting}?" if setting is not None else None
+    return f"did you mean {setting}?" if setting not in (None, name) else None
 
 
 def near_miss(name: str, value: object) -> str | None:

@@ -396,26 +396,22 @@ def _path(value: object) -> Path:
         raise BadValueError(f"{quoted(value)} is not a path")
     if "\0" in value:
         raise BadValueError(f"{quoted(value)} contains a NUL character")
-    return Path(value.strip())
+    # abspath, not resolve: a release named by a symbolic link is looked up anew at a reload.
+    return Path(os.path.abspath(value.strip()))
 
 
 def _existing_file(value: object) -> Path:
     path = _path(value)
     if not path.is_file():
-        raise BadValueError(f"there is no file {quoted(str(path))}")
+        raise BadValueError(f"there is no file {quoted(value)}")
     return path
 
 
 def _existing_folder(value: object) -> Path:
     path = _path(value)
     if not path.is_dir():
-        raise BadValueError(f"there is no folder {quoted(str(path))}")
+        raise BadValueError(f"there is no folder {quoted(value)}")
     return path
-
-
-def _absolute_folder(value: object) -> Path:
-    # abspath, not resolve: a release named by a symbolic link is looked up anew at a reload.
-    return Path(os.path.abspath(_existing_folder(value)))
 
 
 def _paths(value: object) -> tuple[str, ...]:
@@ -427,7 +423,7 @@ def _paths(value: object) -> tuple[str, ...]:
 
 
 def _python_path(value: object) -> tuple[str, ...] | Noted:
-    folders = _paths(value)
+    folders = tuple(os.path.abspath(folder) for folder in _paths(value))
     missing = [folder for folder in folders if not os.path.exists(folder)]
     if missing:
         return Noted(
@@ -447,7 +443,6 @@ def _watched(value: object) -> tuple[str, ...]:
 PATH = Kind("a path", _path, "PATH")
 FILE = Kind("a file", _existing_file, "FILE")
 FOLDER = Kind("a folder", _existing_folder, "FOLDER")
-CHDIR = Kind("a folder", _absolute_folder, "FOLDER")
 PYTHONPATH = Kind("folders separated by commas", _python_path, "FOLDER,…", _TEXTS_SCHEMA)
 WATCHED = Kind("a list of files and patterns", _watched, "FILE", _TEXTS_SCHEMA, many=True)
 
@@ -455,6 +450,8 @@ WATCHED = Kind("a list of files and patterns", _watched, "FILE", _TEXTS_SCHEMA, 
 
 
 def _address(value: object) -> Address:
+    if isinstance(value, TCPAddress | UnixAddress | DescriptorAddress):
+        return value
     if not isinstance(value, str):
         raise BadValueError(f"{quoted(value)} is not an address", 'write it as "127.0.0.1:8000"')
     try:
@@ -566,8 +563,16 @@ GROUP = Kind("a group", _group, "GROUP", {"type": ["string", "integer"]})
 
 
 def _mapping(value: object) -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        return dict(value)
+    if isinstance(value, str):
+        # From the environment, where nothing but text is.
+        try:
+            table = json.loads(value)
+        except ValueError:
+            table = None
+    else:
+        table = value
+    if isinstance(table, Mapping):
+        return dict(table)
     raise BadValueError(f"{quoted(value)} is not a dictionary", 'write it as {"name": value}')
 
 

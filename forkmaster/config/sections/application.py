@@ -9,7 +9,7 @@ from typing import ClassVar
 from forkmaster.config.settings import Effect, setting
 from forkmaster.config.values import (
     BOOLEAN,
-    CHDIR,
+    FOLDER,
     OPTIONAL_TEXT,
     PYTHONPATH,
     TEXT,
@@ -41,7 +41,7 @@ class Application:
     )
     chdir: Path | None = setting(
         None,
-        CHDIR,
+        FOLDER,
         "--chdir",
         "Change to this folder before the application is imported, and import from it.",
         default_text="the folder the server is started in",
