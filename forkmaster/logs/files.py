@@ -1,0 +1,97 @@
+"""Where lines go: a descriptor to append to, shared with other processes, that never fails.
+
+Every line is one `os.write` to a descriptor in append mode, so lines of several workers never
+mix, and a line written before a crash is there.  A disk that is full, a reader that is gone or
+one that does not read cost lines, which are counted, and never a request.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+from pathlib import Path
+
+from forkmaster.errors import ForkmasterError
+
+STDOUT, STDERR = 1, 2
+
+# A reader of a pipe is often a moment late, and dropping then would lose what a burst says.  One
+# that has not read for a second is stuck, and is not waited for again until it has read.
+STALL = 1000  # milliseconds, as poll wants them
+
+
+class LogFile:
+    """One open log.  Used on both sides of the fork, each with its own count of lost lines."""
+
+    def __init__(self, fd: int, path: Path | None) -> None:
+        self.fd = fd
+        self.path = path
+        """None for a descriptor that somebody else opened."""
+        self.lost = 0
+        """Lines that could not be written."""
+        self._poll: select.poll | None = None
+        if not stat.S_ISREG(os.fstat(fd).st_mode):  # a pipe, a socket, a terminal: may block
+            self._poll = select.poll()
+            self._poll.register(fd, select.POLLOUT)
+        self._stalled = False
+
+    @classmethod
+    def open(cls, path: Path, owner: tuple[int, int] | None = None) -> LogFile:
+        """The file at `path`, made if missing; `owner` (uid, gid) is who will reopen it later.
+
+        Raises ForkmasterError.
+        """
+        path = path.absolute()  # it is reopened after the application has changed the folder
+        try:
+            fd = _open(path)
+            if owner is not None:
+                os.fchown(fd, *owner)
+        except OSError as exc:
+            raise ForkmasterError(f"cannot open log file {path}: {exc.strerror}") from exc
+        return cls(fd, path)
+
+    @classmethod
+    def standard(cls, fd: int) -> LogFile:
+        """Standard output or error.
+
+        A copy, so that the log stays where it is when the application's output is captured.
+        """
+        try:
+            return cls(os.dup(fd), None)
+        except OSError:
+            return cls(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), None)  # started without
+
+    def write(self, line: bytes) -> None:
+        """Append `line`, which ends with a newline, whole; never raises.
+
+        Blocks for a second, once for each time that a reader stops reading; longer only for a
+        line of more than 4096 bytes, which a pipe may take in pieces.
+        """
+        if self._poll is not None:
+            # An end that is gone counts as room: the write then says so.
+            self._stalled = not self._poll.poll(0 if self._stalled else STALL)
+            if self._stalled:
+                self.lost += 1
+                return
+        try:
+            while (written := os.write(self.fd, line)) < len(line):
+                line = line[written:]  # a disk that was nearly full
+        except OSError:
+            self.lost += 1
+
+    def reopen(self) -> None:
+        """Go on in a new file if the old one was moved away.  Raises OSError, nothing changed."""
+        if self.path is None:
+            return
+        fd = _open(self.path)
+        # The number stays, so everybody who holds it, other threads too, moves along at once.
+        os.dup2(fd, self.fd, inheritable=False)
+        os.close(fd)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)

@@ -1,0 +1,305 @@
+"""The error log and the access log: opened, configured, reopened.
+
+    forkmaster.error     everything that happens to the server; to `errorlog`
+    forkmaster.access    a line per request; to `accesslog`
+
+Both are ordinary loggers, so an application can attach handlers to them.  They differ from others
+in one thing: they cannot be disabled, because `dictConfig` with disable_existing_loggers, which is
+its default and Django's habit, would silence the server the moment the application is loaded.
+
+Loggers that are configured for gunicorn, in a gunicorn.py or in Django's LOGGING, apply to ours.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import os
+import re
+import sys
+from collections.abc import Callable
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forkmaster.errors import ConfigError, ForkmasterError
+from forkmaster.logs.access import AccessEntry, compile_format, unknown_atoms
+from forkmaster.logs.files import STDERR, STDOUT, LogFile
+
+if TYPE_CHECKING:
+    from forkmaster.config.table import Config
+
+ERROR, ACCESS = "forkmaster.error", "forkmaster.access"
+GUNICORNS = {ERROR: "gunicorn.error", ACCESS: "gunicorn.access"}
+
+# gunicorn's, to the letter: people have parsers for it.
+ERROR_FORMAT = "[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s"
+ERROR_TIME = "%Y-%m-%d %H:%M:%S %z"
+ACCESS_FORMAT = "%(message)s"
+
+GUNICORNS_CONFIG: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "root": {"level": "INFO", "handlers": ["console"]},
+    "loggers": {
+        "gunicorn.error": {"level": "INFO", "handlers": ["error_console"]},
+        "gunicorn.access": {"level": "INFO", "handlers": ["console"]},
+    },
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": "generic",
+            "stream": "ext://sys.stdout",
+        },
+        "error_console": {
+            "class": "logging.StreamHandler",
+            "formatter": "generic",
+            "stream": "ext://sys.stderr",
+        },
+    },
+    "formatters": {
+        "generic": {
+            "format": ERROR_FORMAT,
+            "datefmt": ERROR_TIME,
+            "class": "logging.Formatter",
+        }
+    },
+}
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class ServerLogger(logging.Logger):
+    """A logger that stays on.  Ours become one after they were made, by whoever imported first."""
+
+    @property
+    def disabled(self) -> bool:
+        return False
+
+    @disabled.setter
+    def disabled(self, value: bool) -> None:
+        pass
+
+
+class LineFormatter(logging.Formatter):
+    """gunicorn's error format, in which nothing that a client sent looks like a line of ours."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if CONTROL.search(text):
+            text = CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+        # Only the first line of a record begins at the margin.
+        return text.replace("\n", "\n  ")
+
+
+class FileHandler(logging.Handler):
+    """Writes records to a LogFile, each with one system call."""
+
+    def __init__(self, file: LogFile, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.file = file
+        self.setFormatter(formatter)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:  # a message whose arguments do not fit; logging's own way to say so
+            self.handleError(record)
+            return
+        self.file.write(f"{line}\n".encode(errors="backslashreplace"))
+
+    @property
+    def lost(self) -> int:
+        """Lines that could not be written."""
+        return self.file.lost
+
+    # `close` is logging's, which only forgets the handler: dictConfig in the application closes
+    # every handler that it finds, and must not close our files.
+
+
+class Logs:
+    """What is open now.  One per process; a child goes on with its parent's."""
+
+    def __init__(self) -> None:
+        self.files: list[LogFile] = []
+        self.standard: dict[int, LogFile] = {}
+        """Standard output and error as they were at the start, before any capture."""
+        self.captures: LogFile | None = None
+        """Where standard output and error go."""
+
+
+_logs = Logs()
+
+
+def configure(config: Config) -> None:
+    """Send both logs where `config` says.  May be called again, for a reload.
+
+    Raises ForkmasterError if a file cannot be opened, and ConfigError if logconfig is wrong; what
+    was open before then stays.
+    """
+    if _wants_access_log(config):
+        _line_function(config)  # a format that is wrong is an error now, not in every worker
+    error_file = access_file = None
+    try:
+        error_file = _open(config.errorlog, STDERR, config)
+        access_file = _open(config.accesslog, STDOUT, config) if config.accesslog else None
+        handlers = _syslog_handlers(config)
+        _install(ERROR, error_file, LineFormatter(ERROR_FORMAT, ERROR_TIME), handlers[ERROR])
+        _install(ACCESS, access_file, logging.Formatter(ACCESS_FORMAT), handlers[ACCESS])
+        logging.getLogger(ERROR).setLevel(config.loglevel.upper())
+        logging.getLogger(ACCESS).setLevel(logging.INFO)
+        _apply_logconfig(config)
+    except (ForkmasterError, OSError):
+        _close([error_file, access_file])
+        raise
+    before, _logs.files = _logs.files, [file for file in (error_file, access_file) if file]
+    if config.capture_output and error_file.path is not None:
+        _capture(error_file)
+    _close(before)
+    if _wants_access_log(config):
+        for name in unknown_atoms(config.access_log_format):
+            logging.getLogger(ERROR).warning(
+                "access_log_format has no atom %%(%s)s; it is - in every line", name
+            )
+
+
+def reopen() -> None:
+    """Go on in new files after a rotation.  Called on both sides of the fork, for USR1."""
+    for file in _logs.files:
+        try:
+            file.reopen()
+        except OSError as exc:
+            logging.getLogger(ERROR).error(
+                "cannot reopen log file %s: %s; going on in the old one", file.path, exc.strerror
+            )
+    if _logs.captures is not None:
+        _capture(_logs.captures)
+
+
+def lost_lines() -> int:
+    """How many lines this process could not write."""
+    handlers = [*logging.getLogger(ERROR).handlers, *logging.getLogger(ACCESS).handlers]
+    return sum(getattr(handler, "lost", 0) for handler in handlers)
+
+
+def access_writer(config: Config) -> Callable[[AccessEntry], None] | None:
+    """What a worker calls for each request that it answered; None if nobody wants to know.
+
+    Called in the worker, after the application is loaded.  With only our own file to write to it
+    goes past the logging module, which would cost 5 µs a line.
+    """
+    logger = logging.getLogger(ACCESS)
+    if not logger.hasHandlers() or not logger.isEnabledFor(logging.INFO):
+        return None
+    line_of = _line_function(config)
+    match logger.handlers:
+        case [FileHandler(file=file)] if not logger.propagate and not logger.filters:
+            write = file.write
+            return lambda entry: write(f"{line_of(entry)}\n".encode())
+    # As an argument: a line with a percent sign in it is no format.
+    return lambda entry: logger.info("%s", line_of(entry))
+
+
+def _line_function(config: Config) -> Callable[[AccessEntry], str]:
+    try:
+        return compile_format(config.access_log_format)
+    except ValueError as exc:
+        raise ConfigError(f"access_log_format: {exc}") from exc
+
+
+def _wants_access_log(config: Config) -> bool:
+    return bool(
+        config.accesslog
+        or config.logconfig_dict
+        or config.logconfig_json
+        or config.logconfig
+        or (config.syslog and not config.disable_redirect_access_to_syslog)
+    )
+
+
+def _open(name: str, standard: int, config: Config) -> LogFile:
+    # Under systemd they are sockets, which cannot be opened by name.
+    standard = {"/dev/stdout": STDOUT, "/dev/stderr": STDERR}.get(name, standard)
+    if name in ("-", "/dev/stdout", "/dev/stderr"):
+        if standard not in _logs.standard:
+            _logs.standard[standard] = LogFile.standard(standard)
+        return _logs.standard[standard]
+    # Workers, who run as this user, reopen it after a rotation.
+    owner = (
+        -1 if config.user is None else config.user,
+        -1 if config.group is None else config.group,
+    )
+    may_give = os.geteuid() == 0 and owner != (-1, -1)
+    return LogFile.open(Path(name), owner if may_give else None)
+
+
+def _close(files: list[LogFile | None] | list[LogFile]) -> None:
+    for file in files:
+        if file is not None and file not in _logs.standard.values():
+            file.close()
+
+
+def _install(
+    name: str, file: LogFile | None, formatter: logging.Formatter, others: list[logging.Handler]
+) -> None:
+    logger = logging.getLogger(name)
+    logger.__class__ = ServerLogger
+    logger.propagate = False
+    logger.handlers = [*([FileHandler(file, formatter)] if file else []), *others]
+
+
+def _capture(file: LogFile) -> None:
+    """Make what this process, and what it starts, prints part of the log."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.flush()
+            stream.reconfigure(line_buffering=True)  # or a print would wait for 8 KiB of others
+    os.dup2(file.fd, STDOUT)
+    os.dup2(file.fd, STDERR)
+    _logs.captures = file
+
+
+def _syslog_handlers(config: Config) -> dict[str, list[logging.Handler]]:
+    handlers: dict[str, list[logging.Handler]] = {ERROR: [], ACCESS: []}
+    if config.syslog:
+        from forkmaster.logs.syslog import syslog_handler
+
+        handlers[ERROR].append(syslog_handler(config, "error"))
+        if not config.disable_redirect_access_to_syslog:
+            handlers[ACCESS].append(syslog_handler(config, "access"))
+    return handlers
+
+
+def _apply_logconfig(config: Config) -> None:
+    """Apply the first of logconfig_dict, logconfig_json and logconfig that is set."""
+    for name in GUNICORNS.values():
+        # Else what one of them writes is written by the root logger once more.
+        logging.getLogger(name).propagate = False
+    try:
+        if config.logconfig_dict:
+            logging.config.dictConfig(_with_defaults(config.logconfig_dict))
+        elif config.logconfig_json is not None:
+            loaded = json.loads(config.logconfig_json.read_text())
+            logging.config.dictConfig(_with_defaults(loaded))
+        elif config.logconfig is not None:
+            here = config.logconfig.absolute()
+            defaults = {"__file__": str(here), "here": str(here.parent)}
+            logging.config.fileConfig(here, defaults, disable_existing_loggers=False)
+        else:
+            return
+    except Exception as exc:  # whatever a factory named in it raises
+        raise ConfigError(f"logconfig: {type(exc).__name__}: {exc}") from exc
+    for ours, gunicorns in GUNICORNS.items():
+        theirs = logging.getLogger(gunicorns)
+        if theirs.handlers:
+            logger = logging.getLogger(ours)
+            logger.handlers = list(theirs.handlers)
+            logger.propagate = theirs.propagate
+            if theirs.level != logging.NOTSET:
+                logger.setLevel(theirs.level)
+
+
+def _with_defaults(given: dict[str, Any]) -> dict[str, Any]:
+    """A dictConfig with gunicorn's defaults for each part that it does not have."""
+    return {**GUNICORNS_CONFIG, **given}

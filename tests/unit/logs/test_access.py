@@ -1,0 +1,249 @@
+"""A line per request: every atom, no forgery."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forkmaster.logs.access import ATOMS, AccessEntry, clean, compile_format, unknown_atoms
+
+DEFAULT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
+ENVIRON = {
+    "REMOTE_ADDR": "10.0.0.9",
+    "PATH_INFO": "/a b",
+    "HTTP_REFERER": "https://example.com/",
+    "HTTP_USER_AGENT": "curl/8",
+    "HTTP_AUTHORIZATION": "Basic " + base64.b64encode(b"ann:secret").decode(),
+    "HTTP_X_TRACE": "t1",
+    "CONTENT_TYPE": "text/plain",
+    "wsgi.url_scheme": "https",
+}
+HEADERS = [
+    (b"referer", b"https://example.com/"),
+    (b"user-agent", b"curl/8"),
+    (b"authorization", ENVIRON["HTTP_AUTHORIZATION"].encode()),
+    (b"x-trace", b"t1"),
+    (b"content-type", b"text/plain"),
+]
+
+
+def wsgi(**changes: object) -> AccessEntry:
+    entry = AccessEntry(
+        "10.0.0.9",
+        "GET",
+        "/a%20b?q=1",
+        "HTTP/1.1",
+        404,
+        12,
+        1_234_567_890,
+        environ=ENVIRON,
+        response_headers=[("Content-Length", "12"), ("X-Out", "o1"), ("X-Out", "o2")],
+        queued=0.25,
+        serial=3,
+        generation=2,
+    )
+    for name, value in changes.items():
+        setattr(entry, name, value)
+    return entry
+
+
+def asgi(**changes: object) -> AccessEntry:
+    out = [(b"content-length", b"12"), (b"X-Out", b"o1"), (b"x-out", b"o2")]
+    return wsgi(environ=None, request_headers=HEADERS, response_headers=out, **changes)
+
+
+@pytest.mark.parametrize(
+    ("atom", "value"),
+    [
+        ("h", "10.0.0.9"),
+        ("l", "-"),
+        ("u", "ann"),
+        ("r", "GET /a%20b?q=1 HTTP/1.1"),
+        ("m", "GET"),
+        ("q", "q=1"),
+        ("H", "HTTP/1.1"),
+        ("s", "404"),
+        ("B", "12"),
+        ("b", "12"),
+        ("f", "https://example.com/"),
+        ("a", "curl/8"),
+        ("T", "1"),
+        ("M", "1234"),
+        ("D", "1234567"),
+        ("L", "1.234568"),
+        ("p", f"<{os.getpid()}>"),
+        ("Q", "0.250000"),
+        ("W", "3"),
+        ("G", "2"),
+        ("{X-Trace}i", "t1"),
+        ("{content-type}i", "text/plain"),
+        ("{missing}i", "-"),
+        ("{x-out}o", "o2"),
+        ("{missing}o", "-"),
+        ("missing", "-"),
+    ],
+)
+def test_every_atom_for_every_kind_of_worker(atom: str, value: str) -> None:
+    line_of = compile_format(f"%({atom})s")
+
+    assert line_of(wsgi()) == value
+    assert line_of(asgi()) == value
+
+
+def test_the_path_is_the_applications_where_there_is_one() -> None:
+    line_of = compile_format("%(U)s")
+
+    assert line_of(wsgi()) == "/a b"
+    assert line_of(wsgi(environ={})) == ""
+    assert line_of(asgi()) == "/a%20b"
+
+
+def test_variables_of_the_environ() -> None:
+    line_of = compile_format("%({wsgi.url_scheme}e)s %({remote_addr}e)s %({missing}e)s")
+
+    assert line_of(wsgi()) == "https 10.0.0.9 -"
+    assert line_of(asgi()) == "- - -"
+
+
+def test_what_is_missing_is_a_dash() -> None:
+    bare = AccessEntry("", "GET", "/", "HTTP/1.1", 400, 0, 0)
+
+    assert re.fullmatch(
+        r'- - - \[.+\] "GET / HTTP/1.1" 400 0 "-" "-"', compile_format(DEFAULT)(bare)
+    )
+    assert compile_format("%(Q)s%(q)s")(bare) == "-"
+
+
+def test_the_time_is_that_of_the_common_log_format() -> None:
+    line = compile_format("%(t)s")(wsgi())
+
+    written = time.mktime(time.strptime(line[1:21], "%d/%b/%Y:%H:%M:%S"))
+    assert abs(written - time.time()) < 60
+    assert re.fullmatch(r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]", line)
+
+
+def test_numbers_can_be_formatted_and_percent_signs_written() -> None:
+    assert compile_format("%(D)10d|%(s)5s|100%%|50%|%(m)-5s|")(wsgi()) == (
+        "   1234567|  404|100%|50%|GET  |"
+    )
+
+
+def test_a_literal_is_only_a_literal() -> None:
+    literal = "'\"{e.client}\\n" + "{__import__('os')}" + '"""'
+
+    assert compile_format(literal)(wsgi()) == literal
+    assert compile_format("%({x'+y+'}i)s")(wsgi()) == "-"
+
+
+@pytest.mark.parametrize(
+    ("format_", "message"),
+    [
+        ("%(s)d", "the format cannot be used"),
+        ("%(D)z", "the format cannot be used"),
+        ("%s", '"%s" names no atom'),
+    ],
+)
+def test_a_format_that_cannot_work_is_refused_at_once(format_: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compile_format(format_)
+
+
+def test_names_that_are_no_atoms_are_told() -> None:
+    assert unknown_atoms("%(h)s %(z)s %({x}i)s %({x}z)s %%") == ["z", "{x}z"]
+    assert unknown_atoms("json") == []
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        "Bearer abc",
+        "Basic",
+        "Basic ???",
+        "Basic é",
+        "Basic " + base64.b64encode(b"nocolon").decode(),
+        "Basic " + base64.b64encode(b":password").decode(),
+    ],
+)
+def test_what_is_no_user_is_a_dash(authorization: str) -> None:
+    assert compile_format("%(u)s")(wsgi(environ={"HTTP_AUTHORIZATION": authorization})) == "-"
+
+
+def test_the_name_of_a_user_cannot_shift_the_fields() -> None:
+    credentials = base64.b64encode(b'a b" 200 \xff:').decode()
+
+    user = compile_format("%(u)s")(wsgi(environ={"HTTP_AUTHORIZATION": f"basic {credentials}"}))
+
+    assert " " not in user
+    assert json.loads(f'"{user}"') == 'a b" 200 \\xff'
+
+
+@given(st.text())
+def test_whatever_is_sent_stays_inside_its_quotes_and_can_be_read_back(text: str) -> None:
+    cleaned = clean(text)
+
+    assert cleaned.isascii()
+    assert cleaned.isprintable()
+    assert re.fullmatch(r'([^"\\]|\\.)*', cleaned)
+    assert json.loads(f'"{cleaned}"') == text
+
+
+def test_what_is_no_text_is_written_as_text() -> None:
+    assert clean(7) == "7"
+    assert clean("\x7f") == "\\u007f"
+
+
+@given(agent=st.text(), target=st.text(), referer=st.text(), user=st.text(), client=st.text())
+def test_no_request_can_forge_a_line(
+    agent: str, target: str, referer: str, user: str, client: str
+) -> None:
+    credentials = base64.b64encode(user.encode(errors="replace")).decode()
+    environ = {
+        "HTTP_USER_AGENT": agent,
+        "HTTP_REFERER": referer,
+        "HTTP_AUTHORIZATION": f"Basic {credentials}",
+    }
+    entry = wsgi(environ=environ, target=target, client=client)
+
+    line = compile_format(DEFAULT.replace("%(h)s", '"%(h)s"'))(entry)
+
+    quoted = r'"(?:[^"\\]|\\.)*"'
+    assert re.fullmatch(rf"{quoted} - [^ ]+ \[[^\]]+\] {quoted} 404 12 {quoted} {quoted}", line)
+
+
+def test_json_has_typed_fields() -> None:
+    line_of = compile_format("json")
+
+    for entry in (wsgi(), asgi()):
+        fields = json.loads(line_of(entry))
+        assert fields["status"] == 404
+        assert fields["duration"] == 1.234568
+        assert fields["queued"] == 0.25
+        assert fields["user"] == "ann"
+        assert fields["target"] == "/a%20b?q=1"
+        assert fields["request_id"] is None
+        assert (fields["worker"], fields["generation"], fields["pid"]) == (3, 2, os.getpid())
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", fields["time"])
+
+
+@given(st.text())
+def test_json_is_json_whatever_is_sent(text: str) -> None:
+    environ = {"HTTP_USER_AGENT": text, "HTTP_X_REQUEST_ID": text}
+
+    line = compile_format("json")(wsgi(environ=environ, target=text, queued=None))
+
+    fields = json.loads(line)
+    assert "\n" not in line
+    assert fields["target"] == text
+    assert fields["user_agent"] == (None if text == "-" else text)
+    assert fields["queued"] is None
+
+
+def test_every_atom_of_gunicorn_is_there() -> None:
+    assert set("hlutrmUqHsBbfaTMDLp") <= set(ATOMS)
