@@ -67,6 +67,15 @@ GUNICORNS_CONFIG: dict[str, Any] = {
     },
 }
 
+# syslog's, by the least level that has them.
+PRIORITIES = (
+    (logging.CRITICAL, 2),
+    (logging.ERROR, 3),
+    (logging.WARNING, 4),
+    (logging.INFO, 6),
+    (logging.NOTSET, 7),
+)
+
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -91,6 +100,15 @@ class LineFormatter(logging.Formatter):
             text = CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
         # Only the first line of a record begins at the margin.
         return text.replace("\n", "\n  ")
+
+
+class JournalFormatter(LineFormatter):
+    """The same with the priority in front, as sd-daemon(3) says, so that `journalctl -p` works."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next(p for level, p in PRIORITIES if record.levelno >= level)
+        # On each line, because the journal takes each for a message.
+        return f"<{priority}>" + super().format(record).replace("\n", f"\n<{priority}>")
 
 
 class FileHandler(logging.Handler):
@@ -145,7 +163,8 @@ def configure(config: Config) -> None:
         error_file = _open(config.errorlog, STDERR, config)
         access_file = _open(config.accesslog, STDOUT, config) if config.accesslog else None
         handlers = _syslog_handlers(config)
-        _install(ERROR, error_file, LineFormatter(ERROR_FORMAT, ERROR_TIME), handlers[ERROR])
+        formatter = JournalFormatter if _is_journal(error_file.fd) else LineFormatter
+        _install(ERROR, error_file, formatter(ERROR_FORMAT, ERROR_TIME), handlers[ERROR])
         _install(ACCESS, access_file, logging.Formatter(ACCESS_FORMAT), handlers[ACCESS])
         logging.getLogger(ERROR).setLevel(config.loglevel.upper())
         logging.getLogger(ACCESS).setLevel(logging.INFO)
@@ -232,6 +251,12 @@ def _open(name: str, standard: int, config: Config) -> LogFile:
     )
     may_give = os.geteuid() == 0 and owner != (-1, -1)
     return LogFile.open(Path(name), owner if may_give else None)
+
+
+def _is_journal(fd: int) -> bool:
+    """Whether systemd reads what is written there; systemd.exec(5), JOURNAL_STREAM."""
+    status = os.fstat(fd)
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _close(files: list[LogFile | None] | list[LogFile]) -> None:

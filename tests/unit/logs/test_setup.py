@@ -225,6 +225,19 @@ def test_standard_error_is_the_default(capfd: pytest.CaptureFixture[str]) -> Non
     assert capfd.readouterr().err.endswith("hello\n")
 
 
+def test_the_journal_gets_priorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("error.log").touch()
+    status = os.stat("error.log")
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    configure(Config(errorlog="error.log", loglevel="debug"))
+
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL):
+        error_log.log(level, "two\nlines")
+
+    lines = Path("error.log").read_text().splitlines()
+    assert [line[:3] for line in lines] == [f"<{p}>" for p in (7, 7, 6, 6, 4, 4, 3, 3, 2, 2)]
+
+
 def test_what_is_printed_is_captured_and_the_access_log_is_not(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
