@@ -24,7 +24,10 @@ from typing import TypeVar
 
 import psutil
 
-APPS = Path(__file__).parent.parent / "apps"
+from forkmaster.board import reader
+
+ROOT = Path(__file__).parents[2]
+APPS = ROOT / "tests" / "apps"
 LEVELS = re.compile(r"\[(WARNING|ERROR|CRITICAL)\]|^Traceback|Warning: ")
 # What the environment of whoever runs the tests must not decide.
 OTHERS = re.compile(
@@ -97,10 +100,11 @@ class Server:
                 stderr=log,
                 pass_fds=descriptors,
                 cwd=cwd,
-                env={**inherited, "PYTHONPATH": "", **(env or {})},
+                env={**inherited, "PYTHONPATH": str(ROOT), **(env or {})},
             )
         self.pid = self.process.pid
         self._seen: dict[int, psutil.Process] = {}
+        self._clients: list[socket.socket | http.client.HTTPConnection] = []
 
     # --- What it logged -----------------------------------------------------------------------
 
@@ -169,6 +173,25 @@ class Server:
         wait_for(lambda: len(self.workers()) == count, timeout, f"exactly {count} workers")
         return self.workers()
 
+    def board(self) -> reader.BoardView:
+        """What the board says."""
+        (folder,) = reader.find_boards(self.board_folder)
+        return reader.read_board(folder.path)
+
+    def wait_until_running(self, count: int = 1) -> None:
+        """Returns when so many requests are inside the application."""
+        wait_for(
+            lambda: sum(len(child.in_flight) for child in self.board().children) >= count,
+            what=f"{count} requests in flight",
+        )
+
+    def wait_until_draining(self) -> None:
+        """Returns when a worker has begun to drain."""
+        wait_for(
+            lambda: any(child.state == "draining" for child in self.board().children),
+            what="a worker drains",
+        )
+
     @staticmethod
     def _is_worker(child: psutil.Process) -> bool:
         try:
@@ -203,6 +226,8 @@ class Server:
 
     def clean_up(self) -> None:
         """End whatever is left, by pid, and remove the folder of its board."""
+        for client in self._clients:
+            client.close()
         self.workers()
         if self.process.poll() is None:
             self.process.kill()
@@ -230,6 +255,7 @@ class Server:
         """A keep-alive connection, already open."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         connection.connect()
+        self._clients.append(connection)
         return connection
 
     def get(self, path: str = "/", timeout: float = 10.0, **headers: str) -> Response:
@@ -247,6 +273,7 @@ class Server:
     def send(self, data: bytes, timeout: float = 10.0) -> socket.socket:
         """A connection on which these bytes were sent."""
         raw = socket.create_connection(("127.0.0.1", self.port), timeout)
+        self._clients.append(raw)
         raw.sendall(data)
         return raw
 
