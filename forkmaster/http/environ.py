@@ -1,0 +1,363 @@
+"""From the head of a request to the environ of PEP 3333, and the rules of whom to believe.
+
+An `Origin` stands for where requests come from: one listener, one scheme, peers that are trusted
+to tell of the client before them or peers that are not.  All its requests share a template, and
+a memory of what it has read.
+
+**Two caches.**  A header line is remembered with its environ key and value; a whole block of
+header lines with the environ it makes and the framing it asks for.  A client, or a proxy, sends
+the same block with request after request, so most requests cost one dict look-up and one
+`dict.copy` whatever the number of their headers: 2 headers 0.6 µs instead of 0.9, 12 headers
+0.7 instead of 2.4 (scripts/bench_head.py).  A block never seen costs 0.3 µs more than without.
+Both are bounded and emptied when full: a client that never repeats itself gains nothing and
+costs nobody anything.  Credentials are kept out of the cache of lines, and a block is forgotten
+with the rest; they live no longer than in any session cache of the application.
+
+**One environ key, many names.**  WSGI folds `-` and `_` into one key, so `X_Forwarded_For` could
+speak for `X-Forwarded-For`.  What happens to a name with an underscore is `header_map`; names in
+`forwarder_headers`, sent by a trusted peer, are let through.  `Proxy` is never mapped: it would
+become HTTP_PROXY, which libraries take for their configuration (CVE-2016-5385).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from forkmaster.http.errors import Refused
+from forkmaster.http.head import (
+    Limits,
+    RequestLine,
+    check_transfer_encoding,
+    connection_options,
+    content_length,
+    is_host,
+    parse_request_line,
+    split_field,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_log = logging.getLogger("forkmaster.error")
+
+# Entries and bytes per cache: about 1 MiB for each origin in the worst case.
+_LINES, _LONGEST_LINE = 2048, 256
+_BLOCKS, _LONGEST_BLOCK = 256, 2048
+
+_PEERS = 1024
+
+# Unique to each client, and nothing to keep copies of.
+_UNCACHED = frozenset(("authorization", "cookie", "proxy-authorization"))
+
+# RFC 9110 5.3: these have one value, and a second line makes a message that two readers read
+# differently.
+_SINGLE = frozenset(("content-length", "content-type", "host", "transfer-encoding"))
+# What `Origin` must look at beyond storing it.
+_SPECIAL = frozenset(("connection", "content-length", "expect", "host", "transfer-encoding"))
+
+_DROPPED = ""  # the key of a line that is counted and otherwise ignored
+
+
+class AllowList:
+    """Peers allowed to do something: addresses, networks, or `*` for all of them."""
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        """Raises ValueError for what is no address, network or `*`."""
+        entries = tuple(entries)
+        self._all = "*" in entries
+        self._known: dict[object, bool] = {}
+        self._networks: tuple[IPv4Network | IPv6Network, ...] = tuple(
+            ip_network(entry) for entry in entries if entry != "*"
+        )
+
+    def __contains__(self, host: object) -> bool:
+        if self._all:
+            return True
+        known = self._known.get(host)
+        if known is None:
+            if len(self._known) >= _PEERS:
+                self._known.clear()
+            known = self._known[host] = self._has(host)
+        return known
+
+    def _has(self, host: object) -> bool:
+        try:
+            address = ip_address(str(host).partition("%")[0])  # fe80::1%eth0
+        except ValueError:
+            return False
+        # A client of a dual-stack listener is ::ffff:127.0.0.1.
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        return any(address in network for network in self._networks)
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The settings that say which headers are believed, and how names are mapped."""
+
+    header_map: str = "drop"
+    forwarder_headers: frozenset[str] = frozenset(("SCRIPT_NAME", "PATH_INFO"))
+    secure_scheme_headers: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "X-FORWARDED-PROTOCOL": "ssl",
+            "X-FORWARDED-PROTO": "https",
+            "X-FORWARDED-SSL": "on",
+        }
+    )
+
+
+class Fields(NamedTuple):
+    """What one block of header lines means."""
+
+    environ: dict[str, Any]  # the template and the headers; copied for each request
+    plain: bool  # a Host and no body, and nothing that needs a second look
+    length: int | None  # Content-Length
+    chunked: bool
+    expects_continue: bool
+    keep_alive: bool  # whether the connection stays open after HTTP/1.1
+    keep_alive_http10: bool  # and after HTTP/1.0
+    script_name: str
+
+
+_Entry = tuple[str, str, str]  # environ key, value, and the header's name if it is special
+
+
+class Origin:
+    """Reads the heads of requests that come from one kind of place."""
+
+    def __init__(
+        self,
+        template: Mapping[str, Any],
+        *,
+        trusted: bool = False,
+        limits: Limits | None = None,
+        trust: Trust | None = None,
+        script_name: str = "",
+        server_from_host: bool = False,
+    ) -> None:
+        """`template` has every environ key that no request changes, wsgi.url_scheme included.
+
+        `server_from_host`: a unix socket has neither name nor port, so SERVER_NAME and
+        SERVER_PORT are those that the client asked for.
+        """
+        self.trusted = trusted
+        self.limits = limits or Limits()
+        self._trust = trust or Trust()
+        self._template = {
+            "REQUEST_METHOD": "",
+            "RAW_URI": "",
+            "PATH_INFO": "",
+            "QUERY_STRING": "",
+            "SERVER_PROTOCOL": "",
+            "SCRIPT_NAME": script_name,
+            **template,
+        }
+        self._script_name = script_name
+        self._server_from_host = server_from_host
+        self._requests: dict[bytes, RequestLine] = {}
+        self._lines: dict[bytes, _Entry] = {}
+        self._blocks: dict[bytes, Fields] = {}
+        self._hinted = False
+
+    def read(self, head: bytes) -> tuple[dict[str, Any], RequestLine, Fields]:
+        """The environ of the request whose head is `head`, without the empty line that ends it.
+
+        The environ is the caller's own and lacks REMOTE_ADDR, REMOTE_PORT and wsgi.input.
+        Raises Refused.
+        """
+        first, _, block = head.partition(b"\r\n")
+        line = self._requests.get(first)
+        if line is None:
+            line = self._read_line(first)
+        fields = self._blocks.get(block)
+        if fields is None:
+            fields = self._read_block(block)
+        environ = fields[0].copy()
+        (
+            environ["REQUEST_METHOD"],
+            environ["RAW_URI"],
+            path,
+            environ["QUERY_STRING"],
+            environ["SERVER_PROTOCOL"],
+            authority,
+        ) = line
+        environ["PATH_INFO"] = path
+        if authority is None and fields[1]:
+            return environ, line, fields
+        self._check(environ, line, fields)
+        return environ, line, fields
+
+    def _check(self, environ: dict[str, Any], line: RequestLine, fields: Fields) -> None:
+        """What neither the first line nor the others can tell alone."""
+        if line.protocol == "HTTP/1.0":
+            if fields.chunked:
+                raise Refused(400, "Transfer-Encoding in HTTP/1.0 (RFC 9112 6.1)")
+        elif "HTTP_HOST" not in environ:
+            raise Refused(400, "there is no Host header (RFC 9112 3.2)")
+        if line.authority is not None:
+            environ["HTTP_HOST"] = line.authority  # RFC 9112 3.2.2: whatever Host said
+            if self._server_from_host:
+                self._name_server(environ)
+        script_name = fields.script_name
+        if script_name:
+            path = line.path
+            rest = path[len(script_name) :]
+            # gunicorn lets "/app" match "/application", whose PATH_INFO would be "lication".
+            if not path.startswith(script_name) or (
+                rest and rest[0] != "/" and script_name[-1] != "/"
+            ):
+                raise Refused(500, "the path does not start with SCRIPT_NAME")
+            environ["PATH_INFO"] = rest
+
+    def _read_line(self, first: bytes) -> RequestLine:
+        if 0 < self.limits.line < len(first):
+            raise Refused(414, "the request line is too long (limit_request_line)")
+        line = parse_request_line(first)
+        if len(first) <= _LONGEST_LINE:
+            if len(self._requests) >= _LINES:
+                self._requests.clear()
+            self._requests[first] = line
+        return line
+
+    def _read_block(self, block: bytes) -> Fields:
+        limits = self.limits
+        if 0 < limits.head < len(block):
+            raise Refused(431, "the head is too large (limit_request_head)")
+        lines = block.split(b"\r\n") if block else []
+        if 0 < limits.fields < len(lines):
+            raise Refused(431, "too many header fields (limit_request_fields)")
+        environ = self._template.copy()
+        known = self._lines
+        specials = []
+        for text in lines:
+            entry = known.get(text)
+            if entry is None:
+                entry = self._read_field(text)
+            key, value, special = entry
+            if special:
+                specials.append((special, value))
+            if key in environ:
+                value = self._join(key, environ[key], value)
+            if key:
+                environ[key] = value
+        fields = self._interpret(environ, specials)
+        if len(block) <= _LONGEST_BLOCK:
+            if len(self._blocks) >= _BLOCKS:
+                self._blocks.clear()
+            self._blocks[block] = fields
+        return fields
+
+    def _read_field(self, text: bytes) -> _Entry:
+        """One header line never seen, or not to be remembered."""
+        if 0 < self.limits.field_size < len(text):
+            raise Refused(431, "a header field is too large (limit_request_field_size)")
+        name, value = split_field(text)
+        special = name if name in _SPECIAL else ""
+        upper = name.upper()
+        trusted = self.trusted
+        if upper in self._trust.secure_scheme_headers:
+            if trusted:
+                special = upper
+            elif not self._hinted:
+                self._hinted = True
+                _log.info(
+                    "%s from a peer that is not in forwarded_allow_ips is ignored; add the"
+                    " proxy's address there if it is yours",
+                    upper.title(),
+                )
+        if name == "proxy":
+            key = _DROPPED
+        elif "_" not in name:
+            key = upper.replace("-", "_")
+            if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+                key = "HTTP_" + key
+        else:
+            forwarded = self._trust.forwarder_headers if trusted else ()
+            key = "HTTP_" + upper.replace("-", "_")
+            if upper in forwarded or "*" in forwarded:
+                if upper == "SCRIPT_NAME":
+                    special = upper
+            elif self._trust.header_map == "drop":
+                key, special = _DROPPED, ""
+            elif self._trust.header_map != "dangerous":
+                raise Refused(400, "a header's name has an underscore (header_map)")
+            if key == "HTTP_PROXY":
+                key = _DROPPED
+        if name == "host" and not is_host(value):
+            raise Refused(400, "malformed Host header (RFC 9112 3.2)")
+        entry = (key, value, special)
+        if len(text) <= _LONGEST_LINE and name not in _UNCACHED:
+            if len(self._lines) >= _LINES:
+                self._lines.clear()
+            self._lines[text] = entry
+        return entry
+
+    def _join(self, key: str, before: str, value: str) -> str:
+        name = key.removeprefix("HTTP_").replace("_", "-").lower()
+        if name in _SINGLE:
+            raise Refused(400, f"there are two {name.title()} headers (RFC 9110 5.3)")
+        # RFC 9113 8.2.3: cookie pairs are not a comma-separated list.
+        return f"{before}; {value}" if name == "cookie" else f"{before},{value}"
+
+    def _interpret(self, environ: dict[str, Any], specials: list[tuple[str, str]]) -> Fields:
+        length: int | None = None
+        chunked = expects_continue = False
+        options: frozenset[str] = frozenset()
+        script_name = self._script_name
+        schemes = set()
+        for name, value in specials:
+            match name:
+                case "content-length":
+                    length = content_length(value)
+                case "transfer-encoding":
+                    check_transfer_encoding(value)
+                    chunked = True
+                case "connection":
+                    options |= connection_options(value)
+                case "expect":
+                    if value.lower() != "100-continue":
+                        raise Refused(417, "an expectation is not known here (RFC 9110 10.1.1)")
+                    expects_continue = True
+                case "host":
+                    pass
+                case "SCRIPT_NAME":
+                    environ["SCRIPT_NAME"] = script_name = value
+                case _:
+                    secure = value == self._trust.secure_scheme_headers[name]
+                    schemes.add("https" if secure else "http")
+        if chunked and length is not None:
+            raise Refused(400, "both Content-Length and Transfer-Encoding (RFC 9112 6.1)")
+        if len(schemes) > 1:
+            raise Refused(400, "headers contradict each other about the scheme")
+        if schemes:
+            environ["wsgi.url_scheme"] = schemes.pop()
+        if self._server_from_host:
+            self._name_server(environ)
+        plain = (
+            "HTTP_HOST" in environ
+            and not (chunked or length or expects_continue or script_name)
+        )  # fmt: skip
+        return Fields(
+            environ,
+            plain,
+            length,
+            chunked,
+            expects_continue,
+            "close" not in options,
+            "close" not in options and "keep-alive" in options,
+            script_name,
+        )
+
+    def _name_server(self, environ: dict[str, Any]) -> None:
+        host = environ.get("HTTP_HOST", "")
+        name, colon, port = host.rpartition(":")
+        if not colon or not (port.isdigit() or not port):
+            name, port = host, ""  # no port, or the colons of an IPv6 address
+        if host and not port:
+            port = "443" if environ["wsgi.url_scheme"] == "https" else "80"
+        # PEP 3333: neither may be empty.
+        environ["SERVER_NAME"] = name or "localhost"
+        environ["SERVER_PORT"] = port or "80"

@@ -1,0 +1,180 @@
+"""The sync worker: the reactor calls the application itself, one request at a time.
+
+**What a request costs.**  Hello-world takes about 8 µs on one core, of which the kernel's recv and
+send take 5, so that each Python call less is a percent more requests.  That is why `_dispatch`
+stores into the slot itself (0.35 µs; with `Slot.begin` and `end` 1.5 µs) and looks as it looks.
+docs/benchmarks.md has the account.
+
+**Contexts.**  Requests run in one `contextvars.Context`, so what frameworks cache there (Django's
+asgiref Locals) stays.  A generator that waits for its client must not share it with the requests
+served meanwhile (Flask's stream_with_context would pop another request's context), so a
+suspended answer keeps the context, the worker takes a spare one, and it comes back later.
+"""
+
+from __future__ import annotations
+
+import struct
+from io import BytesIO
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any
+
+from forkmaster.board import layout
+from forkmaster.system.poller import READ, WRITE
+from forkmaster.worker.connection import BUSY, CLOSED, IDLE, WRITING
+from forkmaster.worker.exchange import ClientGoneError, Exchange
+from forkmaster.worker.reactor import Reactor
+from forkmaster.worker.timers import NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextvars import Context
+
+    from forkmaster.http.body import Body
+    from forkmaster.http.head import RequestLine
+    from forkmaster.worker.assignment import Assignment
+    from forkmaster.worker.connection import Connection
+
+# pack_into cuts what is too long and pads with NUL what is short; the last byte stays NUL.
+_STRINGS = struct.Struct(f"{layout.CLIENT_SIZE - 1}sx{layout.REQUEST_SIZE - 1}sx")
+_ENDING = struct.Struct("QQQQ")  # END, RESPONSE_STATUS, THREAD, SENT
+assert layout.CLIENT_OFFSET + layout.CLIENT_SIZE == layout.REQUEST_OFFSET
+assert (layout.END, layout.RESPONSE_STATUS, layout.THREAD, layout.SENT) == (1, 2, 3, 4)
+
+
+class SyncWorker(Reactor):
+    """See the module."""
+
+    def __init__(self, assignment: Assignment, application: Callable[..., Any]) -> None:
+        super().__init__(assignment, application)
+        self._octets = assignment.slot.octets
+        self._records = self._words[layout.RECORD_COUNT]
+        self._record = 0
+        self._context = self._pristine.copy()
+        self._spare_contexts: list[Context] = []
+        self._calling = False
+
+    def quit(self) -> None:
+        super().quit()
+        if self._calling:
+            raise SystemExit(0)  # unwinds the application, which runs on this thread
+
+    def _dispatch(
+        self,
+        connection: Connection,
+        environ: dict[str, Any],
+        line: RequestLine,
+        keep_alive: bool,
+        head: bytes,
+        body: Body | None,
+    ) -> None:
+        client_stays = keep_alive
+        if self._draining or not self._keepalive:
+            keep_alive = False
+        exchange = Exchange(connection, environ, line, head, keep_alive, self)
+        environ["wsgi.input"] = BytesIO() if body is None else body.stream()
+        environ["wsgi.early_hints"] = exchange.early_hints
+        if connection.port:
+            environ["REMOTE_ADDR"] = connection.host
+            environ["REMOTE_PORT"] = connection.port
+            if connection.proxied is not None:
+                environ.update(connection.proxied)
+        connection.state = BUSY
+        connection.deadline = NEVER
+
+        # The record, as board/layout.py says: strings between the two stores of START.
+        words = self._words
+        record = self._record
+        self._record = record + 1 if record + 1 < self._records else 0
+        first = layout.RECORDS_FIRST_WORD + record * layout.RECORD_WORDS
+        words[first] = 0
+        words[first + 1] = 0
+        at = first * 8
+        _STRINGS.pack_into(self._octets, at + layout.CLIENT_OFFSET, connection.client, head)
+        began = monotonic_ns()
+        words[first] = began
+        words[layout.IN_FLIGHT] = 1
+
+        self._calling = True
+        complete = self._run(exchange, self._context)
+        self._calling = False
+
+        ended = monotonic_ns()
+        words[layout.IN_FLIGHT] = 0
+        code = exchange.code
+        sent = exchange.sent
+        _ENDING.pack_into(self._octets, at + 8, ended, code, 0, sent)
+        words[layout.STATUS + code // 100] += 1
+        words[layout.BYTES_IN] += len(head)
+        words[layout.BYTES_OUT] += sent
+        words[layout.BUSY] += ended - began
+        bucket = ((ended - began) // 1000).bit_length()
+        words[layout.HISTOGRAM + (bucket if bucket < layout.BUCKETS else layout.BUCKETS - 1)] += 1
+
+        if not complete:
+            self._suspend(connection, exchange)
+        elif exchange.keep_alive:
+            connection.state = IDLE
+            connection.served = True
+            connection.deadline = deadline = ended + self._keepalive
+            if deadline < connection.listed:
+                self._watch(connection, deadline)
+            if not connection.buffer:
+                self._idle[connection.fd] = connection
+        elif client_stays or connection.buffer:
+            self._linger(connection)
+        else:
+            self._close(connection)
+
+    def _suspend(self, connection: Connection, exchange: Exchange) -> None:
+        """The socket takes no more; go on when it does."""
+        if exchange.needs_application:
+            exchange.context = self._context
+            self._context = (
+                self._spare_contexts.pop() if self._spare_contexts else self._pristine.copy()
+            )
+        connection.exchange = exchange
+        connection.state = WRITING
+        self._wait_for(connection, WRITE)
+        self._watch(connection, monotonic_ns() + self._write_timeout)
+
+    def _writable(self, connection: Connection) -> None:
+        exchange = connection.exchange
+        assert exchange is not None
+        context = exchange.context or self._context
+        connection.state = BUSY
+        self._calling = True
+        complete = self._go_on(exchange, context)
+        self._calling = False
+        if not complete:
+            connection.state = WRITING
+            self._watch(connection, monotonic_ns() + self._write_timeout)
+            return
+        self._resumed(connection, exchange)
+
+    def _resumed(self, connection: Connection, exchange: Exchange) -> None:
+        """A suspended answer is complete."""
+        if exchange.context is not None:
+            self._spare_contexts.append(exchange.context)
+        connection.exchange = None
+        if not exchange.keep_alive:
+            self._linger(connection)
+            return
+        self._wait_for(connection, READ)
+        connection.state = IDLE
+        connection.served = True
+        self._watch(connection, monotonic_ns() + self._keepalive)
+        if connection.buffer:
+            rest, connection.buffer = connection.buffer, b""
+            self._feed(connection, rest)
+        else:
+            self._idle[connection.fd] = connection
+
+    def _give_up(self, connection: Connection) -> None:
+        exchange = connection.exchange
+        assert exchange is not None
+        context = exchange.context or self._context
+        self._failed(exchange, context, ClientGoneError())
+        if exchange.context is not None:
+            self._spare_contexts.append(exchange.context)
+        if connection.state != CLOSED:
+            self._close(connection)

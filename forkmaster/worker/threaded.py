@@ -1,0 +1,6 @@
+"""placeholder"""
+from forkmaster.worker.sync import SyncWorker
+
+
+class ThreadedWorker(SyncWorker):
+    """x"""
