@@ -62,6 +62,39 @@ def test_counters_never_go_back_when_a_child_dies(board: Board) -> None:
     assert [child.serial for child in read_board(board.path).children] == [2]
 
 
+def test_a_reader_never_sees_a_counter_go_back_while_children_come_and_go(board: Board) -> None:
+    wait, release = os.pipe()
+    os.set_blocking(wait, False)
+    pid = os.fork()
+    if pid == 0:
+        os.close(release)
+        last = reads = 0
+        while True:
+            seen = totals(board.path).counters["status_2xx"]
+            reads += 1
+            if seen < last:
+                os._exit(1)
+            last = seen
+            try:
+                os.read(wait, 1)
+            except BlockingIOError:
+                continue
+            end = totals(board.path).counters["status_2xx"]
+            os._exit(0 if reads > 10 and end == 100 * 50 else 2)
+    for serial in range(1, 101):
+        slot = board.new_slot(serial, 0)
+        for _ in range(50):
+            slot.count(200, 1, 1000)
+        if serial > 3:
+            board.drop(serial - 3)
+
+    os.close(release)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    os.close(wait)
+    assert status == 0
+
+
 def test_what_the_monitor_serves_is_not_the_applications_traffic(board: Board) -> None:
     monitor = board.new_slot(1, 0)
     monitor.words[layout.KIND] = layout.KINDS.index("monitor")
