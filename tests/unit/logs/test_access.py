@@ -78,7 +78,6 @@ def asgi(**changes: object) -> AccessEntry:
         ("M", "1234"),
         ("D", "1234567"),
         ("L", "1.234568"),
-        ("p", f"<{os.getpid()}>"),
         ("Q", "0.250000"),
         ("W", "3"),
         ("G", "2"),
@@ -95,6 +94,10 @@ def test_every_atom_for_every_kind_of_worker(atom: str, value: str) -> None:
 
     assert line_of(wsgi()) == value
     assert line_of(asgi()) == value
+
+
+def test_the_pid_is_that_of_the_process_that_writes() -> None:
+    assert compile_format("%(p)s")(wsgi()) == f"<{os.getpid()}>"
 
 
 def test_the_path_is_the_applications_where_there_is_one() -> None:
