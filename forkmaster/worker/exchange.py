@@ -151,6 +151,8 @@ class Exchange:
         self.code, self._lines, self.declared, self._own = read_head(status, headers)
         self.status = status
         self.response_headers = headers
+        if self.worker.asked_to_drain:  # while the application ran
+            self.keep_alive = False
         return self.write
 
     def write(self, data: bytes) -> None:

@@ -139,7 +139,7 @@ class Reactor:
         self._register_at = 0  # when to take connections again; 0: we do
         self._said_out_of_files = False
         self._draining = False
-        self._asked_to_drain = False
+        self.asked_to_drain = False
         self._asked_to_quit = False
         self._pristine = copy_context()
         self._recycle_at = _limit_of_requests(config.max_requests, config.max_requests_jitter)
@@ -161,7 +161,7 @@ class Reactor:
 
     def drain(self) -> None:
         """See `Worker.drain`."""
-        self._asked_to_drain = True
+        self.asked_to_drain = True
         self._waker.wake()
 
     def quit(self) -> None:
@@ -235,7 +235,7 @@ class Reactor:
                 self._due = connection.listed
 
     def _woken(self) -> None:
-        if self._asked_to_drain and not self._draining:
+        if self.asked_to_drain and not self._draining:
             self._start_draining()
 
     # --- Accepting --------------------------------------------------------------------------
