@@ -173,6 +173,7 @@ class AsgiWorker:
             self._drained.set()
 
     def _orphaned(self) -> None:
+        log.warning("the master is gone; stopping")
         self._loop.remove_reader(self.assignment.liveness_fd)
         self.quit()
 
@@ -421,6 +422,15 @@ class _HTTPProtocol(HttpToolsProtocol):
         self.config.worker.words[layout.BYTES_IN] += len(data)
         super().data_received(data)
 
+    def handle_websocket_upgrade(self) -> None:
+        worker = self.config.worker
+        if worker.is_draining:  # the next worker is the one to ask
+            worker.words[layout.REFUSED] += 1
+            self.transport.write(SERVICE_UNAVAILABLE)
+            self.transport.close()
+        else:
+            super().handle_websocket_upgrade()
+
     def on_response_complete(self) -> None:
         if self.pipeline:
             super().on_response_complete()
@@ -442,6 +452,7 @@ class _HTTPProtocol(HttpToolsProtocol):
         elif self._unfinished is not self.scope:
             self._unfinished, self._waiting_since = self.scope, now
         elif 0 < config.header_timeout < now - self._waiting_since:
+            self.config.worker.words[layout.REFUSED] += 1
             self.transport.write(REQUEST_TIMEOUT)
             self.finish()
 

@@ -91,7 +91,7 @@ class Ledger:
         _STRINGS.pack_into(
             self._octets,
             first * 8 + layout.CLIENT_OFFSET,
-            client[0].encode("latin-1") if client else b"",
+            f"{client[0]}:{client[1]}".encode("latin-1") if client else b"",
             request_line(scope),
         )
         words[first] = now
@@ -216,9 +216,6 @@ class ObservedApplication:
 
     async def _websocket(self, scope: Scope, receive: Any, send: Any) -> None:
         ledger, owner = self._ledger, self._owner
-        if owner.is_draining:
-            await _refuse_websocket(receive, send)
-            return
         began = monotonic_ns()
         if began >= owner.date_expires:
             owner.renew_date()
@@ -323,11 +320,3 @@ def request_line(scope: Scope) -> bytes:
     if query := scope["query_string"]:
         target = b"%b?%b" % (target, query)
     return b"%b %b" % (scope["method"].encode("latin-1"), target)
-
-
-async def _refuse_websocket(receive: Any, send: Any) -> None:
-    """Answer a handshake that comes while draining: the next worker is the one to ask."""
-    await receive()
-    headers = [(b"connection", b"close"), (b"retry-after", b"1"), (b"content-length", b"0")]
-    await send({"type": "websocket.http.response.start", "status": 503, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": b""})

@@ -80,6 +80,7 @@ class Server:
         self.log_path = folder / "server.log"
         self.listener = listener
         self._expected: list[re.Pattern[str]] = []
+        self._tolerated: list[re.Pattern[str]] = []
         # Not the tests' temporary folder: heartbeats belong into memory.  Not the common folder
         # either: commands find the masters there.
         shm = "/dev/shm" if os.path.isdir("/dev/shm") else None
@@ -130,12 +131,17 @@ class Server:
         """Warnings and errors that belong to the test: each must come, and no other may."""
         self._expected += [re.compile(pattern) for pattern in patterns]
 
+    def tolerate(self, *patterns: str) -> None:
+        """Warnings and errors that may come."""
+        self._tolerated += [re.compile(pattern) for pattern in patterns]
+
     def unexpected(self) -> list[str]:
         """Warnings and errors that no test expected, and the expected ones that did not come."""
+        known = self._expected + self._tolerated
         wrong = [
             line
             for line in self.log.splitlines()
-            if LEVELS.search(line) and not any(each.search(line) for each in self._expected)
+            if LEVELS.search(line) and not any(each.search(line) for each in known)
         ]
         log = self.log
         return wrong + [

@@ -28,7 +28,6 @@ def test_a_connection_is_kept_for_the_next_request(serve: Serve, kind: Kind) -> 
 
     assert [len(answer.body) for answer in answers] == [1, 100_000, 0]
     assert not any(answer.closes for answer in answers)
-    connection.close()
 
 
 def test_a_body_in_chunks_arrives_whole(serve: Serve, kind: Kind) -> None:
@@ -39,7 +38,6 @@ def test_a_body_in_chunks_arrives_whole(serve: Serve, kind: Kind) -> None:
     body = connection.getresponse().read()
 
     assert body == b"abcdefg"
-    connection.close()
 
 
 def test_a_big_answer_arrives_whole(serve: Serve, kind: Kind) -> None:
@@ -94,8 +92,7 @@ def test_a_slow_client_holds_nobody_up(serve: Serve, kind: Kind) -> None:
     slow_head.sendall(b"calhost\r\nConnection: close\r\n\r\n")
     assert read_all(slow_head).endswith(answer.body)
     assert read_all(slow_reader).endswith(b"x" * 1000)
-    for raw in (slow_head, slow_body, slow_reader):
-        raw.close()
+    slow_body.close()
 
 
 def test_an_idle_connection_is_closed_after_keepalive(serve: Serve, kind: Kind) -> None:
@@ -110,12 +107,9 @@ def test_an_idle_connection_is_closed_after_keepalive(serve: Serve, kind: Kind) 
 def test_every_worker_serves(serve: Serve, kind: Kind) -> None:
     server = serve(*kind.arguments, "-w", "3", kind.app).wait_until_ready(3)
 
-    connections = [server.connect() for _ in range(30)]
-    pids = {int(ask(connection, "GET", "/pid").body) for connection in connections}
+    pids = {int(ask(server.connect(), "GET", "/pid").body) for _ in range(30)}
 
     assert pids == set(server.workers())
-    for connection in connections:
-        connection.close()
 
 
 def test_a_unix_socket_and_a_port_at_once(serve: Serve, kind: Kind, tmp_path: Path) -> None:

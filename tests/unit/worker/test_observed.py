@@ -110,7 +110,7 @@ def test_a_request_is_counted_and_kept_as_history(slot: Slot) -> None:
     assert sum(words[layout.HISTOGRAM : layout.HISTOGRAM + layout.BUCKETS]) == 1
     at = layout.RECORDS_OFFSET
     assert bytes(slot.octets[at + layout.REQUEST_OFFSET :][:16]) == b"GET /a%20b?x=1\0\0"
-    assert bytes(slot.octets[at + layout.CLIENT_OFFSET :][:10]) == b"127.0.0.1\0"
+    assert bytes(slot.octets[at + layout.CLIENT_OFFSET :][:16]) == b"127.0.0.1:50000\0"
     first = layout.RECORDS_FIRST_WORD
     assert words[first + layout.START] <= words[first + layout.END]
     assert words[first + layout.RESPONSE_STATUS] == 201
@@ -180,16 +180,6 @@ def test_a_websocket_counts_when_it_is_accepted(slot: Slot) -> None:
 
     assert slot.words[layout.WEBSOCKETS] == 1
     assert slot.words[layout.STATUS + 1] == 1
-
-
-def test_a_websocket_is_refused_while_draining(slot: Slot) -> None:
-    owner = FakeOwner()
-    owner.is_draining = True
-
-    sent = serve(hello, slot, http_scope(type="websocket"), owner)
-
-    assert sent[0]["status"] == 503
-    assert slot.words[layout.WEBSOCKETS] == 0
 
 
 def test_the_end_of_a_request_is_told_while_draining(slot: Slot) -> None:

@@ -1,0 +1,266 @@
+"""What only an asgi worker does: websockets, the lifespan, a loop that must not be blocked."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from tests.conftest import Serve
+from tests.process.harness import Server, ask, read_all, request_bytes, wait_for
+
+
+def websocket_url(server: Server, path: str = "/ws") -> str:
+    return f"ws://127.0.0.1:{server.port}{path}"
+
+
+def test_a_websocket_echoes(serve: Serve) -> None:
+    server = serve("asgi_echo")
+
+    with connect(websocket_url(server)) as ws:
+        ws.send("héllo")
+        received = ws.recv(5)
+
+    assert received == "héllo"
+    wait_for(lambda: server.board().totals.counters["websockets"] == 1)
+
+
+def test_websockets_are_closed_with_1012_when_draining(serve: Serve) -> None:
+    server = serve("asgi_echo").wait_until_ready()
+    with connect(websocket_url(server)) as ws:
+        ws.send("x")
+        ws.recv(5)
+
+        server.send_signal(signal.SIGTERM)
+        with pytest.raises(ConnectionClosed) as caught:
+            ws.recv(5)
+
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == 1012
+    assert server.wait() == 0
+
+
+def test_a_websocket_is_refused_while_draining(serve: Serve) -> None:
+    server = serve("asgi_echo").wait_until_ready()
+    connection = server.connect()
+    ask(connection, "GET", "/pid")
+
+    server.send_signal(signal.SIGTERM)
+    server.wait_until_draining()
+    with (
+        pytest.raises(InvalidStatus) as caught,
+        connect(websocket_url(server), sock=connection.sock),
+    ):
+        pass
+
+    assert caught.value.response.status_code == 503
+
+
+def test_the_lifespan_is_told_of_start_and_stop(serve: Serve) -> None:
+    server = serve("asgi_lifespan", env={"LIFESPAN_DELAY": "0.3"})
+
+    answer = server.get("/")
+    code = server.stop()
+
+    assert answer.status == 200
+    assert code == 0
+    log = server.log
+    assert log.index("lifespan: started") < log.index("worker 1 ready")
+    assert log.index("sending SIGTERM") < log.index("lifespan: stopped")
+
+
+def test_the_lifespan_is_told_of_a_stop_at_once(serve: Serve) -> None:
+    server = serve("asgi_lifespan").wait_until_ready()
+
+    code = server.stop(signal.SIGINT)
+
+    assert code == 0
+    assert "lifespan: stopped" in server.log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env"),
+    [((), {}), (("--asgi-lifespan", "on"), {"LIFESPAN_RAISES": "1"})],
+    ids=["failed", "raised"],
+)
+def test_a_lifespan_that_fails_is_a_boot_failure(
+    serve: Serve, arguments: tuple[str, ...], env: dict[str, str]
+) -> None:
+    server = serve(*arguments, "asgi_lifespan_fails", env=env)
+    server.expect("")
+
+    assert server.wait() == 3
+    assert "ConnectionError: no database at db.example.com" in server.log
+    assert "asgi_lifespan_fails.py" in server.log
+
+
+def test_a_lifespan_that_raises_is_done_without_as_the_specification_wants(serve: Serve) -> None:
+    server = serve("asgi_lifespan_fails", env={"LIFESPAN_RAISES": "1"})
+    server.expect("the application raised in its lifespan; serving it without")
+
+    server.wait_until_ready()
+
+    assert "ConnectionError: no database" in server.log
+
+
+def test_a_lifespan_that_hangs_is_killed_after_boot_timeout(serve: Serve) -> None:
+    server = serve("--boot-timeout", "1", "asgi_lifespan", env={"LIFESPAN_DELAY": "600"})
+    server.expect(r"worker \d+ ")
+    server.tolerate("stood here")
+
+    server.wait_for_line("worker 1 .*not ready.*SIGABRT|worker 1 .*boot.*SIGABRT")
+
+    assert server.stop(signal.SIGQUIT) == 0
+
+
+def test_connections_beyond_worker_connections_wait_and_get_no_503(serve: Serve) -> None:
+    server = serve("--worker-connections", "2", "asgi_echo").wait_until_ready()
+    first, second = server.connect(), server.connect()
+    held = [ask(first, "GET", "/pid").status, ask(second, "GET", "/pid").status]
+    waiting = server.send(request_bytes("/pid", "Connection: close"), timeout=0.3)
+
+    with pytest.raises(TimeoutError):
+        waiting.recv(1)
+    first.close()
+    waiting.settimeout(5)
+    received = read_all(waiting)
+
+    assert held == [200, 200]
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_every_worker_gets_a_fair_share_of_slow_arrivals(serve: Serve) -> None:
+    server = serve("-w", "4", "asgi_echo").wait_until_ready(4)
+
+    connections = [server.connect() for _ in range(40)]
+    for connection in connections:
+        assert ask(connection, "GET", "/pid").status == 200
+    counts = [child.counters["connections"] for child in server.board().children]
+
+    assert sum(counts) == 40
+    assert max(counts) <= 14
+
+
+def test_the_date_is_fresh_after_a_long_silence(serve: Serve) -> None:
+    server = serve("asgi_hello").wait_until_ready()
+    (worker,) = server.workers()
+
+    os.kill(worker, signal.SIGSTOP)
+    waiting = server.send(request_bytes("/", "Connection: close"))
+    time.sleep(2.1)
+    os.kill(worker, signal.SIGCONT)
+    received = read_all(waiting).decode()
+
+    (date,) = [line[6:] for line in received.split("\r\n") if line.startswith("date: ")]
+    assert abs(parsedate_to_datetime(date).timestamp() - time.time()) < 1.5
+
+
+def test_an_idle_worker_costs_next_to_nothing(serve: Serve) -> None:
+    server = serve("asgi_hello").wait_until_ready()
+    server.get("/")
+
+    def used() -> int:
+        return server.board().children[0].counters["cpu_nanoseconds"]
+
+    beat = server.board().children[0].beat
+    wait_for(lambda: server.board().children[0].beat > beat, 5, "a beat")
+    before, began = used(), time.monotonic()
+    wait_for(lambda: server.board().children[0].beat > beat + 3, 10, "three more beats")
+    cost = (used() - before) / (time.monotonic() - began)
+
+    # The goal is 1 ms of processor a second; the rest is the noise of a busy machine.
+    assert cost < 3_000_000
+
+
+def test_max_requests_replaces_the_worker_and_loses_nothing(serve: Serve) -> None:
+    server = serve("--max-requests", "20", "asgi_echo").wait_until_ready()
+    (before,) = server.workers()
+
+    pids = {server.pid_of_worker() for _ in range(25)}
+    server.wait_until_ready(2)
+    wait_for(lambda: server.workers() not in ([], [before]), 10, "a new worker")
+
+    assert before in pids
+    server.wait_for_line("max_requests")
+    assert server.get("/pid").status == 200
+
+
+def test_a_trusted_proxy_speaks_for_its_client(serve: Serve) -> None:
+    server = serve("asgi_echo")
+
+    headers = {"X-Forwarded-For": "1.1.1.1, 203.0.113.9", "X-Forwarded-Proto": "https"}
+    scope = json.loads(ask(server.connect(), "GET", "/scope", headers=headers).body)
+
+    assert scope["client"] == ["203.0.113.9", 0]
+    assert scope["scheme"] == "https"
+
+
+def test_another_peer_does_not(serve: Serve) -> None:
+    server = serve("--forwarded-allow-ips", "10.0.0.1", "asgi_echo")
+
+    headers = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+    scope = json.loads(ask(server.connect(), "GET", "/scope", headers=headers).body)
+
+    assert scope["client"][0] == "127.0.0.1"
+    assert scope["scheme"] == "http"
+
+
+def test_a_proxy_behind_a_unix_socket_is_trusted(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    serve("-b", f"unix:{path}", "asgi_echo", binds=False).wait_until_ready()
+
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.connect(str(path))
+        headers = ("X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https", "Connection: close")
+        raw.sendall(request_bytes("/scope", *headers))
+        received = read_all(raw)
+
+    scope = json.loads(received.split(b"\r\n\r\n", 1)[1])
+    assert scope["client"] == ["203.0.113.9", 0]
+    assert scope["scheme"] == "https"
+
+
+def test_the_root_path_is_told(serve: Serve) -> None:
+    server = serve("--root-path", "/mounted", "asgi_echo")
+
+    assert json.loads(server.get("/scope").body or b"{}").get("root_path", "/mounted") == "/mounted"
+
+
+def test_a_head_that_takes_too_long_is_refused(serve: Serve) -> None:
+    server = serve("--header-timeout", "1", "asgi_hello")
+
+    with server.send(b"GET / HTTP/1.1\r\nHost: lo") as raw:
+        received = read_all(raw)
+
+    assert received.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_either_loop_serves_and_stops(serve: Serve, loop: str) -> None:
+    server = serve("--asgi-loop", loop, "asgi_echo").wait_until_ready()
+    connection = server.connect()
+    first = ask(connection, "POST", "/", b"x")
+
+    server.send_signal(signal.SIGTERM)
+    server.wait_until_draining()
+    second = ask(connection, "POST", "/", b"y")
+
+    assert (first.body, second.body) == (b"x", b"y")
+    assert second.closes
+    assert server.wait() == 0
+
+
+def test_a_websocket_in_fastapi(serve: Serve) -> None:
+    server = serve("fastapi_app")
+
+    with connect(websocket_url(server)) as ws:
+        ws.send("x")
+        assert ws.recv(5) == "x"
