@@ -242,10 +242,10 @@ def end(status: int) -> NoReturn:
     import atexit
 
     if status == 0:
-        # As the interpreter does.  One that never ends is the master's to kill.
-        for thread in threading.enumerate():
-            if thread is not threading.current_thread() and not thread.daemon:
-                thread.join()
+        # What the interpreter calls first: it tells the idle threads of executors to end, for
+        # which a bare join would wait for ever, and joins the rest.  One that never ends is the
+        # master's to kill.
+        threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     flush()
     os._exit(status)
