@@ -115,7 +115,14 @@ def _import(name: str, expression: str) -> ModuleType:
     except (Exception, SystemExit) as exc:  # whatever a module of the user's may raise
         if isinstance(exc, ModuleNotFoundError) and _is_part(exc.name, name):
             raise BootError(_not_found(name, exc.name or name)) from None
+        if _is_clean_exit(exc):
+            raise
         raise BootError(f"cannot import {name}\n{traceback_of(exc)}") from None
+
+
+def _is_clean_exit(exc: BaseException) -> bool:
+    """Whether it is how a worker is told to stop while it boots: a signal handler raises it."""
+    return isinstance(exc, SystemExit) and exc.code in (None, 0)
 
 
 def _is_part(missing: str | None, name: str) -> bool:
@@ -151,6 +158,8 @@ def _make(app: str, factory: object, call: ast.Call) -> object:
         # One frame, ours: the call itself did not fit, and its traceback would tell nothing.
         if isinstance(exc, TypeError) and (tb := exc.__traceback__) and tb.tb_next is None:
             raise AppError(f"{app}: the factory cannot be called so: {exc}") from None
+        if _is_clean_exit(exc):
+            raise
         raise BootError(f"cannot make {app}\n{traceback_of(exc)}") from None
     if made is None:
         raise AppError(f"{app}: the factory returned None instead of an application")

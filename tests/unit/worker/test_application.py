@@ -224,6 +224,13 @@ def test_an_exit_during_import_is_a_boot_failure(write: Write) -> None:
         load("leaving_app")
 
 
+def test_a_clean_exit_during_import_is_how_a_signal_stops_a_boot(write: Write) -> None:
+    write("stopped_app.py", "import sys\nsys.exit(0)")
+
+    with pytest.raises(SystemExit):
+        load("stopped_app")
+
+
 def test_an_error_inside_a_factory_is_a_boot_failure(write: Write) -> None:
     write("bad_factory.py", "def make():\n    return len(5)\n")
 
