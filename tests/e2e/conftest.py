@@ -1,0 +1,75 @@
+"""The demo project, prepared once and copied for each test, served by each kind of worker."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import Serve
+from tests.process.harness import ROOT, Server
+
+PROJECT = ROOT / "tests" / "django_project"
+
+
+@dataclass(frozen=True)
+class Site:
+    """The demo project on a running server, and a browser that keeps its cookies."""
+
+    server: Server
+    browser: httpx.Client
+
+    def token(self, path: str) -> str:
+        """The CSRF token of the form on a page."""
+        page = self.browser.get(path)
+        assert page.status_code == 200, page.text
+        return page.text.split('name="csrfmiddlewaretoken" value="')[1].split('"')[0]
+
+    def log_in(self) -> None:
+        """Log in as the admin, by the form."""
+        form = {"username": "admin", "password": "admin", "next": "/admin/"}
+        token = self.token("/admin/login/")
+        answer = self.browser.post("/admin/login/", data={**form, "csrfmiddlewaretoken": token})
+        assert answer.status_code == 302, answer.text
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the database, migrated, and the collected static files."""
+    folder = tmp_path_factory.mktemp("prepared")
+    subprocess.run(
+        [sys.executable, PROJECT / "manage.py", "prepare"],
+        env={**os.environ, "PROJECT_DATA": str(folder)},
+        check=True,
+    )
+    return folder
+
+
+@pytest.fixture
+def data(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of it for one test."""
+    return Path(shutil.copytree(prepared, tmp_path / "data"))
+
+
+KINDS = {
+    "sync": ("-w", "2", "project.wsgi"),
+    "threaded": ("-w", "2", "--threads", "4", "project.wsgi"),
+    "asgi": ("-w", "2", "-k", "uvicorn", "project.asgi"),
+}
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
+def site(request: pytest.FixtureRequest, serve: Serve, data: Path) -> Iterator[Site]:
+    """The demo project under each kind of worker in turn."""
+    server = serve(*request.param, cwd=PROJECT, env={"PROJECT_DATA": str(data)})
+    # Django says so when an async server streams a file; it is right, and works.
+    server.tolerate("StreamingHttpResponse must consume", "Not Found", "Warning: ")
+    with httpx.Client(base_url=server.url, timeout=20) as browser:
+        yield Site(server, browser)
