@@ -31,15 +31,18 @@ class SettingOption(click.Option):
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         kind = setting.kind
+        # To give click a flag_value at all, None too, makes the value of the flag optional.
+        alone = True if setting.turns_off else kind.bare
+        optional: dict[str, Any] = {} if alone is None else {"flag_value": alone}
         super().__init__(
             [setting.name, *_declarations(setting)],
             help=_help(setting),
             type=click.BOOL if kind.switch else click.STRING,
             is_flag=kind.switch,
-            flag_value=True if setting.turns_off else kind.bare,
             multiple=kind.many,
             default=None,
             metavar=None if kind.switch else kind.metavar,
+            **optional,
         )
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
@@ -65,7 +68,8 @@ class Command(click.Command):
         super().__init__(
             name,
             params=[click.Argument(["app"], required=False), *params, *options, _help_all()],
-            context_settings={"help_option_names": ["-h", "--help"]},
+            # 100: the longest name of a variable still fits beside the flags.
+            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
             **kwargs,
         )
 

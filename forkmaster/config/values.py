@@ -691,7 +691,13 @@ def _class(value: object) -> type | str | None:
     return _text(value)
 
 
-CLASS = Kind("a class", _class, "MODULE.CLASS")
+def _logger_class(value: object) -> type | str | None:
+    logger = _class(value)
+    # gunicorn's default, written out.
+    return None if logger in ("simple", "gunicorn.glogging.Logger") else logger
+
+
+LOGGER_CLASS = Kind("a class", _logger_class, "MODULE.CLASS")
 
 
 def _anything(value: object) -> object:

@@ -47,10 +47,20 @@ class Hooks:
         None, hook("worker"), "", "In a worker that is aborted, for a timeout as a rule."
     )
     pre_exec: Hook | None = setting(
-        None, hook("server"), "", "In the master, before it executes its new version."
+        None,
+        hook("server"),
+        "",
+        "In the master, before it executes its new version.",
+        effect=Effect.NONE,
+        instead="it is not built yet",
     )
     pre_request: Hook | None = setting(
-        None, hook("worker", "req"), "", "In a worker, before each request."
+        None,
+        hook("worker", "req"),
+        "",
+        "In a worker, before each request.",
+        effect=Effect.NONE,
+        instead="it is not built yet",
     )
     post_request: Hook | None = setting(
         None,
@@ -58,6 +68,8 @@ class Hooks:
         "",
         "In a worker, after each request; takes worker, req, environ and resp, or the first "
         "two or three of them.",
+        effect=Effect.NONE,
+        instead="it is not built yet",
     )
     child_exit: Hook | None = setting(
         None, hook("server", "worker"), "", "In the master, when a worker has exited."

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from forkmaster.config.settings import Effect, setting
 from forkmaster.config.values import (
     BOOLEAN,
-    CLASS,
     FILE,
     LOG_LEVEL,
+    LOGGER_CLASS,
     MAPPING,
     OPTIONAL_TEXT,
     TEXT,
@@ -62,9 +62,11 @@ class Logs:
     )
     logger_class: type | str | None = setting(
         None,
-        CLASS,
+        LOGGER_CLASS,
         "--logger-class",
         "A class that sets the logs up, derived from gunicorn.glogging.Logger.",
+        effect=Effect.NONE,
+        instead="it is not built yet; use logconfig_dict",
     )
     logconfig: Path | None = setting(
         None,
@@ -109,6 +111,8 @@ class Logs:
         BOOLEAN,
         "-R --enable-stdio-inheritance",
         "As a daemon, keep standard output and error where they were.",
+        effect=Effect.NONE,
+        instead="it is for daemons, which are not built yet",
     )
     statsd_host: str | None = setting(
         None,

@@ -58,6 +58,8 @@ class Process:
         "-D --daemon",
         "Run in the background. Not under systemd, nor in a container.",
         restart=True,
+        effect=Effect.NONE,
+        instead="it is not built yet; let systemd run the server in the background",
     )
     pidfile: Path | None = setting(
         None, optional(PATH), "-p --pid", "A file for the pid of the master.", restart=True

@@ -154,6 +154,8 @@ class Replacement:
         "--max-worker-lifetime",
         "Replace a worker of this age; 0 is never.",
         own=True,
+        effect=Effect.NONE,
+        instead="it is not built yet; max_requests replaces workers too",
     )
     max_worker_lifetime_jitter: float = setting(
         0.0,
@@ -161,6 +163,8 @@ class Replacement:
         "--max-worker-lifetime-jitter",
         "Up to so much longer, at random for each worker.",
         own=True,
+        effect=Effect.NONE,
+        instead="it is not built yet; max_requests replaces workers too",
     )
     max_worker_memory: int = setting(
         0,
@@ -177,8 +181,6 @@ class Replacement:
         "--reload-mode",
         "Whether a reload replaces the workers one by one, or starts all new ones at once.",
         own=True,
-        effect=Effect.NONE,
-        instead="it is not built yet; a reload is rolling",
     )
     reload_surge: int = setting(
         1,
@@ -208,8 +210,6 @@ class Timeouts:
         "--request-timeout",
         "Give up a request that runs for so long, in any kind of worker; 0 is never.",
         own=True,
-        effect=Effect.NONE,
-        instead="it is not built yet; timeout bounds a request of a sync worker",
         everyday=True,
     )
     slow_request: float = setting(
@@ -218,8 +218,6 @@ class Timeouts:
         "--slow-request",
         "Log where a request stands that has run for so long; 0 is never.",
         own=True,
-        effect=Effect.NONE,
-        instead="it is not built yet",
     )
     graceful_timeout: float = setting(
         30.0,

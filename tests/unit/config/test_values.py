@@ -162,10 +162,12 @@ TAKEN = [
     (values.hook("path"), "os.path.basename", os.path.basename),
     (values.hook("value"), print, print),
     (values.POST_REQUEST, None, None),
-    (values.CLASS, None, None),
-    (values.CLASS, "package.Class", "package.Class"),
-    (values.CLASS, Green, Green),
-    (values.CLASS, make_green, Green),
+    (values.LOGGER_CLASS, None, None),
+    (values.LOGGER_CLASS, "package.Class", "package.Class"),
+    (values.LOGGER_CLASS, "gunicorn.glogging.Logger", None),
+    (values.LOGGER_CLASS, "simple", None),
+    (values.LOGGER_CLASS, Green, Green),
+    (values.LOGGER_CLASS, make_green, Green),
     (values.ANYTHING, 3.5, 3.5),
 ]
 
@@ -270,7 +272,7 @@ REFUSED = [
         "post_request(server: 'object') -> 'None' cannot be called with 4 arguments; "
         "write it as def post_request(worker, req, environ, resp)",
     ),
-    (values.CLASS, 3, "3 is not text; put it in quotes"),
+    (values.LOGGER_CLASS, 3, "3 is not text; put it in quotes"),
 ]
 
 
