@@ -42,13 +42,14 @@ def run(arguments: list[str]) -> int:
     import click
 
     from forkmaster.cli.commands import program
+    from forkmaster.cli.options import explained
 
     try:
         result = program.main(arguments, prog_name="forkmaster", standalone_mode=False)
     except click.exceptions.Abort:
         return 130
     except click.ClickException as exc:
-        raise UsageError(_explained(exc)) from None
+        raise UsageError(explained(exc)) from None
     return result if isinstance(result, int) else 0
 
 
@@ -56,24 +57,3 @@ def version() -> str:
     """What `forkmaster --version` prints."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
     return f"forkmaster {__version__} ({python}, {platform.system()})"
-
-
-def _explained(exc: Exception) -> str:
-    """What click has against the command line, in the form of our errors."""
-    import click
-
-    assert isinstance(exc, click.ClickException)
-    match exc:
-        case click.NoSuchOption(option_name=name, possibilities=possibilities):
-            return f"there is no option {name}; {_suggested(possibilities)}"
-        case click.BadOptionUsage():
-            return f"{exc.format_message().rstrip('.').lower()}; see forkmaster --help"
-    return f"{exc.format_message().rstrip('.')}; see forkmaster --help"
-
-
-def _suggested(possibilities: list[str] | None) -> str:
-    if not possibilities:
-        return "see forkmaster --help-all"
-    *first, last = sorted(possibilities)
-    listed = f"{', '.join(first)} or {last}" if first else last
-    return f"did you mean {listed}?"

@@ -16,6 +16,7 @@ import click
 from forkmaster.config.origins import Given, Origin
 from forkmaster.config.settings import Effect, Setting
 from forkmaster.config.table import SETTINGS
+from forkmaster.config.values import either
 from forkmaster.errors import UsageError
 
 CMD_ARGS = ("GUNICORN_CMD_ARGS", "FORKMASTER_CMD_ARGS")
@@ -109,13 +110,23 @@ def given_by_variables(environ: Mapping[str, str]) -> Iterator[Given]:
         except ValueError as exc:
             raise UsageError(f"{variable} cannot be read: {str(exc).lower()}") from None
         except click.UsageError as exc:
-            raise UsageError(f"{variable}: {exc.format_message()}") from None
+            raise UsageError(f"{variable}: {explained(exc)}") from None
         yield from given_by(named, within=variable)
 
 
 def given_by_everything(parameters: Mapping[str, Any]) -> list[Given]:
     """The values of the variables and of the command line, the strongest last."""
     return [*given_by_variables(os.environ), *given_by(parameters)]
+
+
+def explained(exc: click.ClickException) -> str:
+    """What click has against a command line, in the form of our errors."""
+    if isinstance(exc, click.NoSuchOption):
+        close = sorted(exc.possibilities or ())
+        remedy = f"did you mean {either(close)}?" if close else "see forkmaster --help-all"
+        return f"there is no option {exc.option_name}; {remedy}"
+    message = exc.format_message().rstrip(".")
+    return f"{message[0].lower()}{message[1:]}; see forkmaster --help"
 
 
 def _bind_words(parameters: Mapping[str, Any], prefix: str, source: str) -> Iterator[Given]:

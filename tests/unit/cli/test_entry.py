@@ -68,7 +68,7 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         (["--workers"], 2,
          "forkmaster: option '--workers' requires an argument; see forkmaster --help"),
         (["a:b", "c:d"], 2,
-         "forkmaster: Got unexpected extra argument (c:d); see forkmaster --help"),
+         "forkmaster: got unexpected extra argument (c:d); see forkmaster --help"),
         ([" "], 2, "forkmaster: the application is a blank; "
                    "is there a space after the backslash at the end of a line?"),
         (["status"], 2, "forkmaster: status is the name of a command that is not built yet; "
