@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 
 import click
+from click.shell_completion import CompletionItem
 
 from forkmaster.errors import UsageError
 
@@ -19,13 +20,15 @@ COMMANDS = {
     "serve": ("forkmaster.cli.serve", "Serve an application; the default command."),
     "check": ("forkmaster.cli.check", "Check the configuration and load the application."),
     "config": ("forkmaster.cli.show", "Show every setting with where its value came from."),
+    "workers": ("forkmaster.cli.workers", "Show the kinds of worker."),
+    "schema": ("forkmaster.cli.schema", "Print the JSON Schema of forkmaster.toml."),
+    "completion": ("forkmaster.cli.completion", "Print what completes our commands in a shell."),
 }
 
 # Names of commands to come.  Taken now, so that no application's name changes its meaning later.
 RESERVED = {
-    *("completion", "health", "incidents", "init", "loglevel", "migrate", "recycle", "reload"),
-    *("reopen", "rollback", "scale", "schema", "stacks", "status", "stop", "top", "upgrade"),
-    "workers",
+    *("health", "incidents", "init", "loglevel", "migrate", "recycle", "reload", "reopen"),
+    *("rollback", "scale", "stacks", "status", "stop", "top", "upgrade"),
 } - set(COMMANDS)
 
 
@@ -41,9 +44,23 @@ class Forkmaster(click.Group):
         made: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command()
         return made
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands, and the options of the default one."""
+        if not incomplete.startswith("-"):
+            return [
+                CompletionItem(name, help=about)
+                for name, (_, about) in COMMANDS.items()
+                if name.startswith(incomplete)
+            ]
+        default = self.get_command(ctx, DEFAULT)
+        assert default is not None
+        return default.shell_complete(ctx, incomplete)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         first = args[0] if args else None
-        if first in RESERVED:
+        if ctx.resilient_parsing and first is None:
+            return super().parse_args(ctx, args)  # a shell wants the commands completed
+        if first in RESERVED and not ctx.resilient_parsing:
             raise UsageError(
                 f"{first} is the name of a command that is not built yet; "
                 f"for the module of that name write {first}:application"
