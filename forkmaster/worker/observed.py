@@ -12,6 +12,7 @@ import logging
 import random
 import struct
 from collections import deque
+from functools import lru_cache
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,6 +35,8 @@ access_log = logging.getLogger("forkmaster.access")
 # The strings of a record, and what it gets at the end: END, RESPONSE_STATUS, THREAD, SENT.
 _STRINGS = struct.Struct(f"{layout.CLIENT_SIZE}s{layout.REQUEST_SIZE}s")
 _ENDING = struct.Struct("QQQQ")
+
+_METHODS = {method: f"{method} ".encode() for method in ("GET", "POST", "HEAD", "PUT", "DELETE")}
 
 # What uvicorn answers for an application that does not.
 NO_ANSWER = {"status": 500, "headers": ()}
@@ -61,7 +64,7 @@ class Ledger:
 
     def __init__(self, assignment: Assignment, owner: Owner) -> None:
         config = assignment.config
-        self.running = 0  # requests and websockets inside the application
+        self.websockets = 0  # inside the application
         self._owner = owner
         self._assignment = assignment
         self._words = assignment.slot.words
@@ -74,10 +77,14 @@ class Ledger:
         if access_log.handlers and access_log.isEnabledFor(logging.INFO):
             self._access_line = compile_format(config.access_log_format)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request or a websocket is inside the application."""
+        return bool(self.websockets or self._words[layout.IN_FLIGHT])
+
     def begin(self, scope: Scope, now: int) -> int:
         """The record that now shows this request in flight; -1 if all are taken."""
         words, free = self._words, self._free
-        self.running += 1
         words[layout.IN_FLIGHT] += 1
         # The rest of the records is the history.
         if len(free) <= layout.HISTORY:
@@ -91,7 +98,7 @@ class Ledger:
         _STRINGS.pack_into(
             self._octets,
             first * 8 + layout.CLIENT_OFFSET,
-            f"{client[0]}:{client[1]}".encode("latin-1") if client else b"",
+            client_text(*client) if client else b"",
             request_line(scope),
         )
         words[first] = now
@@ -106,7 +113,6 @@ class Ledger:
         now = monotonic_ns()
         duration = now - began
         status = start["status"] if start is not None else 0
-        self.running -= 1
         words[layout.IN_FLIGHT] -= 1
         if record >= 0:
             at = layout.RECORDS_OFFSET + record * layout.RECORD_SIZE
@@ -236,7 +242,7 @@ class ObservedApplication:
                 status = 403
             return send(message)
 
-        ledger.running += 1
+        ledger.websockets += 1
         try:
             await self._application(scope, receive, observed)
         except asyncio.CancelledError:
@@ -245,7 +251,7 @@ class ObservedApplication:
             self._blame(exc, f"the websocket {scope['path']}")
             raise
         finally:
-            ledger.running -= 1
+            ledger.websockets -= 1
             ledger.log_access(scope, start, status, 0, monotonic_ns() - began)
             ledger.count_to_limit()
             owner.look_whether_drained()
@@ -316,7 +322,15 @@ def split_host(text: str) -> tuple[str, int] | None:
 
 def request_line(scope: Scope) -> bytes:
     """The method and the target of a request, as the board shows them."""
-    target = scope.get("raw_path") or b""
-    if query := scope["query_string"]:
-        target = b"%b?%b" % (target, query)
-    return b"%b %b" % (scope["method"].encode("latin-1"), target)
+    method = scope["method"]
+    line: bytes = (_METHODS.get(method) or f"{method} ".encode("latin-1")) + (
+        scope.get("raw_path") or b""
+    )
+    query = scope["query_string"]
+    return line + b"?" + query if query else line
+
+
+@lru_cache(maxsize=4096)  # asked for each request, and a connection has many
+def client_text(host: str, port: int) -> bytes:
+    """The client's address, as the board shows it."""
+    return f"{host}:{port}".encode("latin-1")
