@@ -1,11 +1,11 @@
 """Addresses to listen on, and the text people write for them.  Floor 0.
 
-    127.0.0.1:8000      a host and a port; a name is looked up when the socket is bound
-    [::1]:8000          IPv6, in brackets
-    :8000               every IPv4 address of this machine
-    8000                that port of the default host
-    unix:/run/x.sock    a unix socket; `unix:@name` is Linux's abstract namespace
-    fd://3              a socket that is already open, and listening
+127.0.0.1:8000      a host and a port; a name is looked up when the socket is bound
+[::1]:8000          IPv6, in brackets
+:8000               every IPv4 address of this machine
+8000                that port of the default host
+unix:/run/x.sock    a unix socket; `unix:@name` is Linux's abstract namespace
+fd://3              a socket that is already open, and listening
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from forkmaster.addresses import Address, DescriptorAddress, TCPAddress, UnixAddress, parse_address
+from forkmaster.config.warmup import WarmupRequest, parse_warmup
 
 
 class BadValueError(ValueError):
@@ -374,6 +375,18 @@ def _upper_commas(value: object) -> tuple[str, ...]:
 
 
 HEADERS = Kind("a list of header names", _upper_commas, "NAME,…", _TEXTS_SCHEMA)
+
+
+def _warmup(value: object) -> tuple[WarmupRequest, ...]:
+    requests = value if isinstance(value, (list, tuple)) else _texts(value)
+    try:
+        return tuple(r if isinstance(r, WarmupRequest) else parse_warmup(str(r)) for r in requests)
+    except ValueError as exc:
+        hint = 'write a path, as "/", or more of it, as "GET https://example.com/ 200"'
+        raise BadValueError(str(exc), hint) from exc
+
+
+WARMUP = Kind("a list of requests", _warmup, "REQUEST", _TEXTS_SCHEMA, many=True)
 
 
 def _variables(value: object) -> tuple[str, ...]:

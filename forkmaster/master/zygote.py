@@ -13,7 +13,6 @@ in memory by a process that serves nobody.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import signal
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from forkmaster.board import layout
 from forkmaster.board.slot import Slot
 from forkmaster.system.signals import reset_signals, signals_blocked
+from forkmaster.worker import preload
 from forkmaster.worker.child import FAILED, Child, end
 from forkmaster.worker.views import WorkerView
 
@@ -125,14 +125,8 @@ class Zygote:
         self.child.enter("zygote")
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, _leave)
-        loaded = self.child.load()
-        # Imported now, for all its workers.
-        self.child.worker_class(loaded)
+        loaded = preload.load(self.child)
         self.assignment.slot.words[layout.KIND] = layout.KINDS.index("zygote")
-        # A collector that visits an object writes to it, and a page that is written to is no
-        # longer shared.  What is frozen it never visits.
-        gc.collect()
-        gc.freeze()
         self.child.on_ready()
         while True:
             message, descriptors, _, _ = socket.recv_fds(self.channel, LONGEST_MESSAGE, 2)

@@ -24,7 +24,7 @@ from forkmaster.board import layout
 from forkmaster.errors import AppError, BootError, ForkmasterError
 from forkmaster.logs import setup as logs
 from forkmaster.system import privileges, processes
-from forkmaster.worker import application
+from forkmaster.worker import application, warmup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,10 +109,12 @@ class Child:
 
     def _serve(self) -> None:
         self.enter("worker")
-        if self.loaded is None:
-            self.loaded = self.load()
+        preloaded = self.loaded is not None
+        self.loaded = self.loaded or self.load()
         self.view.wsgi = self.loaded
         make = self.worker_class(self.loaded)
+        if not preloaded and application.kind_of(self.loaded) == "wsgi":
+            warmup.warm_wsgi(self.loaded, self.config.warmup)  # an asgi worker does in its loop
         self.worker = make(self.assignment, self.loaded)
         if self.config.post_worker_init is not None:
             self.config.post_worker_init(self.view)

@@ -15,7 +15,9 @@ from forkmaster.config.values import (
     TEXT,
     TEXTS,
     VARIABLES,
+    WARMUP,
 )
+from forkmaster.config.warmup import WarmupRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +73,13 @@ class Application:
         differs="a reload loads the new code",
         everyday=True,
     )
-    warmup: tuple[str, ...] = setting(
+    warmup: tuple[WarmupRequest, ...] = setting(
         (),
-        TEXTS,
+        WARMUP,
         "--warmup",
-        "A path that each new generation of the application is asked for before it gets "
-        "requests of clients, as /. May be repeated.",
+        "A request that each new generation of the application must answer before it gets any "
+        "of a client: a path, as /, or more, as GET https://example.com/ 200. May be repeated.",
         own=True,
-        effect=Effect.NONE,
-        instead="it is not built yet",
     )
     root_path: str = setting(
         "",
