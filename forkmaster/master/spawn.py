@@ -114,7 +114,7 @@ class Spawner:
         except OSError:
             self.board.drop(serial)
             raise
-        view = WorkerView(serial, config, listeners, slot)
+        view = WorkerView(serial, config, listeners, slot, role.value)
         process = Process(serial, generation, role, slot, cell, view, monotonic())
         assignment = Assignment(
             serial=serial,
@@ -129,6 +129,7 @@ class Spawner:
             stacks_fd=stacks_fd,
             master_pid=os.getpid(),
             folder=str(config.chdir or loaded.folder),
+            preloaded=False,
             server=self.server,
             view=view,
         )

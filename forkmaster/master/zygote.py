@@ -151,6 +151,7 @@ class Zygote:
             slot=slot,
             stacks_fd=stacks_fd,
             balance=self.balance.share(order.cell),
+            preloaded=True,
             view=view,
         )
         self.child.hook("pre_fork", zygote.server, view)

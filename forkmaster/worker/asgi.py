@@ -48,6 +48,7 @@ from forkmaster.errors import BootError
 from forkmaster.http.response import SERVER
 from forkmaster.worker.lifespan import Lifespan
 from forkmaster.worker.observed import Forwarding, Ledger, ObservedApplication
+from forkmaster.worker.warmup import warm_asgi
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,6 +148,8 @@ class AsgiWorker:
         lifespan = Lifespan(self._application, self.config.asgi_lifespan)
         await lifespan.startup()
         self._app_state = lifespan.state
+        if not self.assignment.preloaded:
+            await warm_asgi(self._application, self.config.warmup, lifespan.state)
         self.balance.publish(0)
         for listener in self.assignment.listeners:
             loop.add_reader(listener, self._accept, listener)

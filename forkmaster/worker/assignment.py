@@ -39,6 +39,8 @@ class Assignment:
     master_pid: int
     folder: str
     """The folder to serve from, by the name its user knows it by: it may be a symbolic link."""
+    preloaded: bool
+    """Whether the application was loaded, and warmed up, before the fork."""
     server: ServerView
     """For hooks."""
     view: WorkerView

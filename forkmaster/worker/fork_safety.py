@@ -13,6 +13,8 @@ import socket
 import stat
 import sys
 import threading
+import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -34,6 +36,9 @@ class Watch:
         self._active = True
         # A hook cannot be removed; that is why this one only ever exists in a zygote.
         sys.addaudithook(self._hook)
+        if sys.version_info < (3, 12):
+            self._start = threading.Thread.start  # no audit event yet
+            threading.Thread.start = _noting(self._threads, self._start)  # type: ignore[assignment, method-assign]
         return self
 
     def __exit__(
@@ -43,6 +48,8 @@ class Watch:
         traceback: TracebackType | None,
     ) -> None:
         self._active = False
+        if sys.version_info < (3, 12):
+            threading.Thread.start = self._start  # type: ignore[method-assign]
 
     def problems(self) -> list[str]:
         """One line for each thread and each connected socket that is there now."""
@@ -51,14 +58,14 @@ class Watch:
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._active:
             return
-        if event == "_thread.start_new_thread":
+        if event in ("_thread.start_new_thread", "_thread.start_joinable_thread"):
             self._threads.append(_caller(sys._getframe(1)))
         elif event == "socket.connect":
             self._connects[arguments[0].fileno()] = _caller(sys._getframe(1))
 
     def _thread_problems(self) -> list[str]:
         python = [t for t in threading.enumerate() if t is not threading.main_thread()]
-        native = _thread_count() - 1
+        native = _settled_thread_count(len(python) + 1) - 1
         if native <= 0:
             return []
         names = ", ".join(thread.name for thread in python) or "started by C code"
@@ -83,6 +90,18 @@ class Watch:
         return problems
 
 
+def _noting(
+    lines: list[str], start: Callable[[threading.Thread], None]
+) -> Callable[[threading.Thread], None]:
+    """`start`, but the line that calls it is noted."""
+
+    def noted(thread: threading.Thread) -> None:
+        lines.append(_caller(sys._getframe(1)))
+        start(thread)
+
+    return noted
+
+
 def _caller(frame: FrameType | None) -> str:
     """File and line of the nearest frame outside the standard library's machinery."""
     while frame is not None:
@@ -91,6 +110,15 @@ def _caller(frame: FrameType | None) -> str:
             return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return "an unknown line"
+
+
+def _settled_thread_count(expected: int) -> int:
+    """The threads there are, once those that were joined have left the kernel too."""
+    for _ in range(20):
+        if _thread_count() <= expected:
+            break
+        time.sleep(0.005)
+    return _thread_count()
 
 
 def _thread_count() -> int:

@@ -68,9 +68,15 @@ class WorkerView:
     """`worker` of a hook.  Made in the master before the fork, alive in the worker after it."""
 
     def __init__(
-        self, serial: int, cfg: Config, sockets: tuple[socket.socket, ...], slot: Slot
+        self,
+        serial: int,
+        cfg: Config,
+        sockets: tuple[socket.socket, ...],
+        slot: Slot,
+        role: str = "worker",
     ) -> None:
         self.age = serial
+        self.role = role
         self.cfg = cfg
         self.log = HookLog(cfg)
         self.sockets = list(sockets)
@@ -99,4 +105,4 @@ class WorkerView:
         self._slot.beat()
 
     def __str__(self) -> str:
-        return f"worker {self.age}"
+        return f"{self.role} {self.age}"

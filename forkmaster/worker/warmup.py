@@ -14,6 +14,7 @@ import traceback
 from io import BytesIO
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 from wsgiref.util import setup_testing_defaults
 
 from forkmaster.errors import BootError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("forkmaster.error")
 
+UNANSWERED = 0
 USER_AGENT = "forkmaster-warmup"
 
 
@@ -65,6 +67,8 @@ def _failure(request: WarmupRequest) -> BootError:
 
 
 def _judge(request: WarmupRequest, status: int, began: float) -> None:
+    if status == UNANSWERED:
+        raise BootError(f"warm-up request {request} was not answered")
     if not request.accepts(status):
         wanted = "a status below 400" if request.status is None else str(request.status)
         raise BootError(f"warm-up request {request} was answered {status}, not {wanted}")
@@ -75,7 +79,7 @@ def _ask_wsgi(application: Callable[..., Any], request: WarmupRequest) -> int:
     environ: dict[str, Any] = {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",
-        "PATH_INFO": request.path,
+        "PATH_INFO": unquote(request.path, "latin-1"),
         "QUERY_STRING": request.query,
         "RAW_URI": request.path + ("?" + request.query if request.query else ""),
         "SERVER_PROTOCOL": "HTTP/1.1",
@@ -103,7 +107,7 @@ def _ask_wsgi(application: Callable[..., Any], request: WarmupRequest) -> int:
         close = getattr(body, "close", None)
         if close is not None:
             close()
-    return int(statuses[-1].split(" ", 1)[0])
+    return int(statuses[-1].split(" ", 1)[0]) if statuses else UNANSWERED
 
 
 async def _ask_asgi(
@@ -117,7 +121,7 @@ async def _ask_asgi(
         "http_version": "1.1",
         "method": request.method,
         "scheme": request.scheme,
-        "path": request.path,
+        "path": unquote(request.path),
         "raw_path": request.path.encode(),
         "query_string": request.query.encode(),
         "root_path": "",
@@ -142,4 +146,4 @@ async def _ask_asgi(
             statuses.append(message["status"])
 
     await application(scope, receive, send)
-    return statuses[-1]
+    return statuses[-1] if statuses else UNANSWERED
