@@ -23,7 +23,7 @@ from forkmaster.errors import ForkmasterError
 from forkmaster.master.policy import Role
 from forkmaster.master.zygote import Link, Zygote
 from forkmaster.system import processes
-from forkmaster.system.signals import reset_signals, signals_blocked
+from forkmaster.system.signals import reset_signals, signals_blocked, unblock_signals
 from forkmaster.worker.assignment import Assignment
 from forkmaster.worker.child import FAILED, Child, end
 from forkmaster.worker.views import ServerView, WorkerView
@@ -223,6 +223,7 @@ class Validation:
 
     def run(self) -> int:
         """Returns the exit status.  In the validator; what it says is in its stacks file."""
+        unblock_signals()
         # A file that prints has printed once; the master reads it again if it is sound.
         sink = os.open(os.devnull, os.O_WRONLY)
         os.dup2(sink, 1)

@@ -70,14 +70,20 @@ def signals_blocked() -> Iterator[None]:
 
 
 def reset_signals() -> None:
-    """Give every signal that Python catches its default action, and let all arrive.
+    """Give every signal that Python catches its default action.
 
-    Called in a child after the fork, and after `SignalPipe.close_in_child`.  What is ignored
-    stays so: SIGPIPE by Python, SIGHUP under nohup.
+    Called in a child after the fork, and after `SignalPipe.close_in_child`.  They are blocked
+    still: a SIGUSR1 that comes before the child has its own handlers must not kill it.  It lets
+    them arrive by `unblock_signals`.  What is ignored stays so: SIGPIPE by Python, SIGHUP under
+    nohup.
     """
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
+
+
+def unblock_signals() -> None:
+    """Let every signal arrive, those that came meanwhile at once."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

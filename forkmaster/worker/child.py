@@ -24,6 +24,7 @@ from forkmaster.board import layout
 from forkmaster.errors import AppError, BootError, ForkmasterError
 from forkmaster.logs import setup as logs
 from forkmaster.system import privileges, processes
+from forkmaster.system.signals import unblock_signals
 from forkmaster.worker import application, warmup
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class Child:
         signal.signal(signal.SIGQUIT, self._on_quit)
         signal.signal(signal.SIGABRT, self._on_abort)
         signal.signal(signal.SIGUSR1, lambda *_: logs.reopen())
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        unblock_signals()
 
     def _on_term(self, *_: object) -> None:
         if self.worker is None or not self.ready:

@@ -10,7 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from forkmaster.system.signals import SignalPipe, reset_signals, signal_name, signals_blocked
+from forkmaster.system.signals import (
+    SignalPipe,
+    reset_signals,
+    signal_name,
+    signals_blocked,
+    unblock_signals,
+)
 
 from .children import in_child
 
@@ -68,6 +74,7 @@ def test_a_child_has_default_actions_and_no_part_in_the_masters_pipe(pipe: Signa
         pipe.close_in_child()
         reset_signals()
         os.kill(os.getpid(), USR1)
+        unblock_signals()
 
     with signals_blocked():
         status = in_child(child)
@@ -76,10 +83,24 @@ def test_a_child_has_default_actions_and_no_part_in_the_masters_pipe(pipe: Signa
     assert pipe.read() == []
 
 
+def test_a_signal_that_comes_early_waits_for_the_childs_own_handler() -> None:
+    def child() -> None:
+        reset_signals()
+        os.kill(os.getpid(), USR1)  # would kill it now
+        seen: list[int] = []
+        signal.signal(USR1, lambda number, _: seen.append(number))
+        unblock_signals()
+        assert seen == [USR1]
+
+    with signals_blocked():
+        assert in_child(child) == 0
+
+
 def test_a_child_goes_on_ignoring_what_was_ignored(pipe: SignalPipe) -> None:
     def child() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         reset_signals()
+        unblock_signals()
         os.kill(os.getpid(), signal.SIGHUP)
         os.kill(os.getpid(), signal.SIGPIPE)
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
