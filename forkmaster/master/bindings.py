@@ -3,28 +3,36 @@
 The master holds every listener open until the last worker is gone: closing the last descriptor of
 a listening socket resets whatever is queued on it, and a worker that dies must cost its own
 requests only.
+
+Sockets that systemd has opened are served instead of what `bind` names.  They are its own: they
+outlive this server, so their files are never unlinked, and a reload neither adds nor drops one.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from forkmaster.addresses import DescriptorAddress, UnixAddress
+from forkmaster.config.table import SETTINGS
 from forkmaster.system.listeners import (
     SocketFile,
     address_of,
     backlog_limit,
+    is_stream,
     open_listener,
     socket_file,
 )
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from forkmaster.addresses import Address
     from forkmaster.config.table import Config
+    from forkmaster.system.systemd import InheritedSocket
 
 log = logging.getLogger("forkmaster.error")
 
@@ -48,11 +56,16 @@ class Bindings:
 
     def __init__(self) -> None:
         self._bindings: dict[Address, Binding] = {}
+        self._inherited: tuple[Address, ...] = ()
 
     @classmethod
-    def open(cls, config: Config) -> Bindings:
-        """Bind what `config` names.  Raises BindError, with nothing left bound."""
+    def open(cls, config: Config, inherited: Sequence[InheritedSocket] = ()) -> Bindings:
+        """Take the inherited sockets, or bind what `config` names.
+
+        Raises BindError, with nothing left bound.
+        """
         bindings = cls()
+        bindings._adopt(inherited, config)
         bindings.add(config)
         limit = backlog_limit()
         if limit is not None and config.backlog > limit:
@@ -67,7 +80,7 @@ class Bindings:
         """Bind the addresses of `config` that are not bound yet, all or none; returns them."""
         added: list[Address] = []
         try:
-            for address in config.bind:
+            for address in self._addresses(config):
                 if address not in self._bindings:
                     self._bindings[address] = _bind(address, config)
                     added.append(address)
@@ -84,11 +97,12 @@ class Bindings:
 
     def keep(self, config: Config) -> None:
         """Close every listener that `config` does not name."""
-        self.drop([address for address in self._bindings if address not in config.bind])
+        kept = self._addresses(config)
+        self.drop([address for address in self._bindings if address not in kept])
 
     def of(self, config: Config) -> tuple[socket.socket, ...]:
         """The sockets that the workers of `config` serve."""
-        return tuple(self._bindings[address].socket for address in config.bind)
+        return tuple(self._bindings[address].socket for address in self._addresses(config))
 
     def close(self) -> None:
         """Close them all: the server has ended."""
@@ -96,19 +110,56 @@ class Bindings:
             binding.close()
         self._bindings.clear()
 
+    def _addresses(self, config: Config) -> tuple[Address, ...]:
+        return self._inherited or config.bind
+
+    def _adopt(self, inherited: Sequence[InheritedSocket], config: Config) -> None:
+        for each in inherited:
+            if not is_stream(each.fd):
+                # OpenFile= and the file descriptor store pass theirs in the same list.
+                log.info("fd %d from systemd (%s) is no stream socket; ignored", each.fd, each.name)
+                continue
+            address = DescriptorAddress(each.fd)
+            listener = open_listener(address, backlog=config.backlog)
+            self._bindings[address] = Binding(listener, None)
+            self._inherited += (address,)
+            log.info(
+                "listening on %s (fd %d, opened by systemd for %s)",
+                *(address_of(listener), each.fd, each.name),
+            )
+        passed = [address_of(binding.socket) for binding in self._bindings.values()]
+        named = set(config.bind) - {*passed, *self._inherited}
+        if passed and named and config.bind != SETTINGS["bind"].default:
+            log.info(
+                "bind %s is ignored: systemd has opened %s",
+                ", ".join(map(str, config.bind)),
+                ", ".join(map(str, passed)),
+            )
+
 
 def _bind(address: Address, config: Config) -> Binding:
-    owner = None
-    if config.socket_user is not None or config.socket_group is not None:
-        owner = (
-            -1 if config.socket_user is None else config.socket_user,
-            -1 if config.socket_group is None else config.socket_group,
-        )
     mode = config.socket_mode
     if mode is None and config.umask is not None:
         mode = 0o777 & ~config.umask
     listener = open_listener(
-        address, backlog=config.backlog, reuse_port=config.reuse_port, mode=mode, owner=owner
+        address,
+        backlog=config.backlog,
+        reuse_port=config.reuse_port,
+        mode=mode,
+        owner=_owner(config),
     )
     log.info("listening on %s (fd %d)", address_of(listener), listener.fileno())
-    return Binding(listener, socket_file(listener) if str(address).startswith("unix:") else None)
+    made = isinstance(address, UnixAddress)
+    return Binding(listener, socket_file(listener) if made else None)
+
+
+def _owner(config: Config) -> tuple[int, int] | None:
+    """Whose a unix socket is to be; None leaves it to whoever starts the server."""
+    user, group = config.socket_user, config.socket_group
+    if os.geteuid() == 0:
+        # Only root can become another user, so only then the workers run as one.
+        user = config.user if user is None else user
+        group = config.group if group is None else group
+    if user is None and group is None:
+        return None
+    return -1 if user is None else user, -1 if group is None else group

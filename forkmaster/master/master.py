@@ -27,12 +27,14 @@ from forkmaster.errors import ForkmasterError
 from forkmaster.logs import setup as logs
 from forkmaster.master import actions, events, incidents
 from forkmaster.master.bindings import Bindings
+from forkmaster.master.notify import Announcer, standing_of
 from forkmaster.master.policy import Policy, Role, State
 from forkmaster.master.spawn import Process, Spawner, records_for
 from forkmaster.master.supervisor import Child, Supervisor
 from forkmaster.system import processes
 from forkmaster.system.pidfile import Pidfile
 from forkmaster.system.signals import SignalPipe, signal_name
+from forkmaster.system.systemd import Notifier, take_inherited_sockets
 from forkmaster.worker.child import DUMP_SIGNAL
 from forkmaster.worker.views import ServerView
 
@@ -75,13 +77,16 @@ def run(loaded: Loaded) -> int:
         log.warning("%s", warning)
     for stale in remove_stale(config.worker_tmp_dir, os.geteuid()):
         log.info("removed %s, left by a master that was killed", stale)
+    # Out of the environment: no worker is to believe that they were meant for it.
+    inherited = take_inherited_sockets(os.environ, os.getpid())
+    notifier = Notifier.take(os.environ, os.getpid())
     # Before the pid file: a bind that fails is the only sure sign of another instance, and must
     # not cost that one its pid file.
-    bindings = Bindings.open(config)
+    bindings = Bindings.open(config, inherited)
     try:
         board = Board.create(config.worker_tmp_dir, records=records_for(config))
         try:
-            return Master(loaded, bindings, board).run()
+            return Master(loaded, bindings, board, notifier).run()
         finally:
             board.remove()
     finally:
@@ -91,7 +96,9 @@ def run(loaded: Loaded) -> int:
 class Master:
     """This process.  Made once; `run` returns when the last child is gone."""
 
-    def __init__(self, loaded: Loaded, bindings: Bindings, board: Board) -> None:
+    def __init__(
+        self, loaded: Loaded, bindings: Bindings, board: Board, notifier: Notifier
+    ) -> None:
         self.supervisor = Supervisor(policy_of(loaded.config))
         self.generations = {self.supervisor.committed: loaded}
         self.bindings = bindings
@@ -99,7 +106,10 @@ class Master:
         self.server = ServerView(loaded.config)
         self.spawner = Spawner(board, self.server)
         self.processes: dict[int, Process] = {}
+        self.notifier = notifier
+        self.announcer = Announcer(notifier.watchdog)
         self.exit_code: int | None = None
+        self._complaint = ""  # why the last reload failed
         self._events: deque[events.Event] = deque()
         self._strangers: dict[int, processes.Exit] = {}  # reaped before a zygote named them
 
@@ -145,7 +155,9 @@ class Master:
     def _loop(self) -> None:
         words = self.board.master.words
         while self.exit_code is None:
-            now, due = monotonic(), self.supervisor.next_deadline()
+            self._notify()
+            due = min(self.supervisor.next_deadline(), self.announcer.next_deadline())
+            now = monotonic()
             # A watcher tells a stuck master by a promise that is overdue: an idle one may sleep.
             words[layout.BEAT] = monotonic_ns()
             words[layout.EXTENDED] = 0 if due == math.inf else int(due * 1e9)
@@ -155,6 +167,16 @@ class Master:
                     key.data()
             if self.exit_code is None:
                 self._decide(events.Tick())
+        self._notify()
+
+    def _notify(self) -> None:
+        """Tell the service manager what it does not know yet, if there is one."""
+        if self.notifier.address is None:
+            return
+        ready_workers = self.loaded.config.ready_workers
+        standing = standing_of(self.supervisor, ready_workers, self._complaint)
+        for message in self.announcer.messages(monotonic(), standing):
+            self.notifier.send(*message)
 
     def _decide(self, event: events.Event) -> None:
         """Tell the supervisor, and perform what it answers.
@@ -165,11 +187,14 @@ class Master:
         if len(self._events) > 1:
             return  # called from an action; the loop below is running
         while self._events:
-            # The pulses first: a deadline is judged by what the board says now.
+            # The time before the pulses: if this process is stopped between the two, workers
+            # have beaten by then of which the pulses know nothing.
+            now = monotonic()
+            # The pulses before the event: a deadline is judged by what the board says now.
             requests = self.supervisor.judges_requests
             pulses = {s: pulse_of(process, requests) for s, process in self.processes.items()}
             for told in (events.Pulses(pulses), self._events[0]):
-                for action in self.supervisor.handle(told, monotonic()):
+                for action in self.supervisor.handle(told, now):
                     self._perform(action)
             self._events.popleft()
 
@@ -191,6 +216,7 @@ class Master:
                 self._decide(events.Stop(graceful=False))
             case signal.SIGHUP:
                 log.info("received SIGHUP; reloading")
+                self.announcer.reload_asked()
                 self._decide(events.Reload())
             case signal.SIGUSR1:
                 log.info("received SIGUSR1; reopening the logs")
@@ -396,6 +422,7 @@ class Master:
 
     def _commit(self, generation: int) -> None:
         config = self.loaded.config
+        self._complaint = ""
         logs.configure(config)
         log.info("reload done: generation %d serves alone", generation)
         self.server.cfg = config
@@ -404,6 +431,7 @@ class Master:
 
     def _tell_failed(self, what: str, reason: str) -> None:
         serving = self.supervisor.committed
+        self._complaint = f"reload {what}: {reason}"
         log.error("reload %s: %s; generation %d serves on", what, reason, serving)
 
     def _forget_generations(self) -> None:

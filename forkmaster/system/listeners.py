@@ -66,6 +66,15 @@ def open_listener(
     return listener
 
 
+def is_stream(fd: int) -> bool:
+    """Whether the descriptor is a socket of the kind that an HTTP server can listen on."""
+    try:
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            return sock.type == socket.SOCK_STREAM
+    except OSError:
+        return False  # closed, or something else
+
+
 def socket_file(listener: socket.socket) -> SocketFile | None:
     """The file of a listener that was just bound by this process; None if it has none.
 
@@ -192,6 +201,9 @@ def _adopt(address: DescriptorAddress, backlog: int) -> socket.socket:
         # Not listened to again: under SELinux that needs a right which the creator had.
         if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             listener.listen(backlog)
+        if listener.family != socket.AF_UNIX:
+            # As for those we bind; whoever opened it rarely thought of it.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.setblocking(False)
         listener.set_inheritable(False)
     except OSError as exc:

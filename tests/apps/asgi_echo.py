@@ -36,6 +36,8 @@ async def http(scope, receive, send):
         body = json.dumps(shown).encode()
     elif path == "/big":
         body = b"x" * int(query or 8 * 1024 * 1024)
+    elif path == "/environ":
+        body = " ".join(os.environ).encode()
     elif path == "/pid":
         body = str(os.getpid()).encode()
     else:

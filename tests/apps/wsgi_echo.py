@@ -20,6 +20,8 @@ def application(environ, start_response):
         body = b"x" * int(query or 8 * 1024 * 1024)
     elif path == "/pid":
         body = str(os.getpid()).encode()
+    elif path == "/environ":
+        body = " ".join(os.environ).encode()
     elif path == "/modules":
         body = " ".join(sys.modules).encode()
     else:

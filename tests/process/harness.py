@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -74,8 +74,12 @@ class Server:
         binds: bool = True,
         env: Mapping[str, str] | None = None,
         cwd: Path = APPS,
+        through: Sequence[str] = (),
     ) -> None:
-        """`binds`: add `-b fd://N` for `listener`, or for one on a free port of the loopback."""
+        """`binds`: add `-b fd://N` for `listener`, or for one on a free port of the loopback.
+
+        `through`: a command that executes what follows it.
+        """
         self.folder = folder
         self.log_path = folder / "server.log"
         self.listener = listener
@@ -86,16 +90,15 @@ class Server:
         shm = "/dev/shm" if os.path.isdir("/dev/shm") else None
         self.board_folder = Path(tempfile.mkdtemp(prefix="forkmaster-test-", dir=shm))
         command = [sys.executable, "-m", "forkmaster", "--worker-tmp-dir", str(self.board_folder)]
-        descriptors = []
         if binds:
             if self.listener is None:
                 self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-            descriptors = [self.listener.fileno()]
-            command += ["-b", f"fd://{descriptors[0]}"]
+            command += ["-b", f"fd://{self.listener.fileno()}"]
+        descriptors = [] if self.listener is None else [self.listener.fileno()]
         inherited = {key: value for key, value in os.environ.items() if not OTHERS.fullmatch(key)}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, *arguments],
+                [*through, *command, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

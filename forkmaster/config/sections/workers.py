@@ -56,14 +56,14 @@ class Workers:
         "How many connections one worker holds at once; further ones wait in the backlog.",
         differs="every kind of worker keeps it",
     )
-    ready_workers: int = setting(
-        1,
-        count(1),
+    ready_workers: int | None = setting(
+        None,
+        optional(count(1)),
         "--ready-workers",
-        "How many workers must be ready before the server says that it is.",
+        "How many workers must be ready before the server tells systemd, or the parent of a "
+        "daemon, that it is.",
+        default_text="all of them",
         own=True,
-        effect=Effect.NONE,
-        instead="it is not built yet",
     )
     workers_min: int | None = setting(
         None,

@@ -19,6 +19,7 @@ from forkmaster.system.listeners import (
     SocketFile,
     address_of,
     backlog_limit,
+    is_stream,
     open_listener,
     socket_file,
 )
@@ -293,6 +294,20 @@ def test_a_descriptor_is_adopted_as_it_is(stack: ExitStack) -> None:
     assert listener.family == socket.AF_INET
     assert not listener.getblocking()
     assert not listener.get_inheritable()
+    # Else the second piece of an answer waits 40 ms for the acknowledgement of the first.
+    assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_only_a_stream_socket_can_be_listened_on(stack: ExitStack) -> None:
+    stream = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    datagram = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+    read_fd, write_fd = os.pipe()
+    os.close(write_fd)
+
+    found = [is_stream(fd) for fd in (stream.fileno(), datagram.fileno(), read_fd, write_fd)]
+
+    assert found == [True, False, False, False]
+    os.close(read_fd)
 
 
 def test_a_descriptor_that_is_only_bound_is_listened_on(stack: ExitStack) -> None:
