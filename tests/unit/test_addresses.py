@@ -61,7 +61,7 @@ def test_an_address_has_one_canonical_text(text: str, canonical: str) -> None:
         ("[name]:80", '"[name]:80" is not an IPv6 address with a port; write it as [::1]:8000'),
         ("host:http", '"http" is not a port number, in "host:http"; write HOST:PORT'),
         ("host:-1", '"-1" is not a port number, in "host:-1"; write HOST:PORT'),
-        ("host:８０", '"８０" is not a port number, in "host:８０"; write HOST:PORT'),  # noqa: RUF001
+        ("host:８０", '"８０" is not a port number, in "host:８０"; write HOST:PORT'),
         ("host:", '"" is not a port number, in "host:"; write HOST:PORT'),
         ("[::1]:", '"" is not a port number, in "[::1]:"; write HOST:PORT'),
         ("host:70000", 'port 70000 is too large, in "host:70000"; ports end at 65535'),
