@@ -8,21 +8,16 @@ takes both.  A parser raises BadValueError, and knows neither the setting's name
 from __future__ import annotations
 
 import dataclasses
-import grp
-import importlib
-import inspect
-import ipaddress
 import json
 import math
 import os
-import pwd
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from forkmaster.addresses import Address, DescriptorAddress, TCPAddress, UnixAddress, parse_address
+from forkmaster.addresses import DescriptorAddress, TCPAddress, UnixAddress
 from forkmaster.config.warmup import WarmupRequest, parse_warmup
 
 
@@ -289,13 +284,13 @@ BOOLEAN = Kind("true or false", _boolean, "", {"type": "boolean"}, switch=True)
 # Text
 
 
-def _text(value: object) -> str:
+def parse_text(value: object) -> str:
     if isinstance(value, str):
         return value.strip()
     raise BadValueError(f"{quoted(value)} is not text", "put it in quotes")
 
 
-TEXT = Kind("text", _text)
+TEXT = Kind("text", parse_text)
 OPTIONAL_TEXT = optional(TEXT)
 
 
@@ -346,39 +341,41 @@ def either(words: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _texts(value: object) -> tuple[str, ...]:
+def parse_texts(value: object) -> tuple[str, ...]:
     if not value and not isinstance(value, int | float):
         return ()
     if isinstance(value, str):
         return (value.strip(),)
     if isinstance(value, Iterable) and not isinstance(value, Mapping | bytes):
-        return tuple(_text(each) for each in value)
+        return tuple(parse_text(each) for each in value)
     raise BadValueError(
         f"{quoted(value)} is not a list of texts", 'write it as ["first", "second"]'
     )
 
 
-_TEXTS_SCHEMA = {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-TEXTS = Kind("a list of texts", _texts, "TEXT", _TEXTS_SCHEMA, many=True)
+TEXTS_SCHEMA = {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+TEXTS = Kind("a list of texts", parse_texts, "TEXT", TEXTS_SCHEMA, many=True)
 
 
-def _commas(value: object) -> tuple[str, ...]:
-    return tuple(part.strip() for text in _texts(value) for part in text.split(",") if part.strip())
+def parse_commas(value: object) -> tuple[str, ...]:
+    return tuple(
+        part.strip() for text in parse_texts(value) for part in text.split(",") if part.strip()
+    )
 
 
 # gunicorn writes some lists as one text.
-COMMAS = Kind("a list separated by commas", _commas, "TEXT,…", _TEXTS_SCHEMA)
+COMMAS = Kind("a list separated by commas", parse_commas, "TEXT,…", TEXTS_SCHEMA)
 
 
 def _upper_commas(value: object) -> tuple[str, ...]:
-    return tuple(part.upper() for part in _commas(value))
+    return tuple(part.upper() for part in parse_commas(value))
 
 
-HEADERS = Kind("a list of header names", _upper_commas, "NAME,…", _TEXTS_SCHEMA)
+HEADERS = Kind("a list of header names", _upper_commas, "NAME,…", TEXTS_SCHEMA)
 
 
 def _warmup(value: object) -> tuple[WarmupRequest, ...]:
-    requests = value if isinstance(value, (list, tuple)) else _texts(value)
+    requests = value if isinstance(value, (list, tuple)) else parse_texts(value)
     try:
         return tuple(r if isinstance(r, WarmupRequest) else parse_warmup(str(r)) for r in requests)
     except ValueError as exc:
@@ -386,335 +383,19 @@ def _warmup(value: object) -> tuple[WarmupRequest, ...]:
         raise BadValueError(str(exc), hint) from exc
 
 
-WARMUP = Kind("a list of requests", _warmup, "REQUEST", _TEXTS_SCHEMA, many=True)
+def _shown_warmup(requests: tuple[WarmupRequest, ...]) -> list[str]:
+    return [request.written() for request in requests]
+
+
+WARMUP = Kind("a list of requests", _warmup, "REQUEST", TEXTS_SCHEMA, many=True, show=_shown_warmup)
 
 
 def _variables(value: object) -> tuple[str, ...]:
-    pairs = _texts(value)
+    pairs = parse_texts(value)
     for pair in pairs:
         if "=" not in pair or pair.startswith("="):
             raise BadValueError(f"{quoted(pair)} sets no variable", "write NAME=value")
     return pairs
 
 
-VARIABLES = Kind("a list of NAME=value", _variables, "NAME=VALUE", _TEXTS_SCHEMA, many=True)
-
-# Paths
-
-
-def _path(value: object) -> Path:
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if not isinstance(value, str) or not value.strip():
-        raise BadValueError(f"{quoted(value)} is not a path")
-    if "\0" in value:
-        raise BadValueError(f"{quoted(value)} contains a NUL character")
-    # abspath, not resolve: a release named by a symbolic link is looked up anew at a reload.
-    return Path(os.path.abspath(value.strip()))
-
-
-def _existing_file(value: object) -> Path:
-    path = _path(value)
-    if not path.is_file():
-        raise BadValueError(f"there is no file {quoted(value)}")
-    return path
-
-
-def _existing_folder(value: object) -> Path:
-    path = _path(value)
-    if not path.is_dir():
-        raise BadValueError(f"there is no folder {quoted(value)}")
-    return path
-
-
-def _paths(value: object) -> tuple[str, ...]:
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        value = [os.fspath(each) if isinstance(each, os.PathLike) else each for each in value]
-    return _commas(value)
-
-
-def _python_path(value: object) -> tuple[str, ...] | Noted:
-    folders = tuple(os.path.abspath(folder) for folder in _paths(value))
-    missing = [folder for folder in folders if not os.path.exists(folder)]
-    if missing:
-        return Noted(
-            folders, f"there is no folder {quoted(missing[0])}; nothing is imported from it"
-        )
-    return folders
-
-
-def _watched(value: object) -> tuple[str, ...]:
-    entries = _texts(value)
-    for entry in entries:
-        if not any(sign in entry for sign in "*?[") and not os.path.exists(entry):
-            raise BadValueError(f"there is no file {quoted(entry)}")
-    return entries
-
-
-PATH = Kind("a path", _path, "PATH")
-FILE = Kind("a file", _existing_file, "FILE")
-FOLDER = Kind("a folder", _existing_folder, "FOLDER")
-PYTHONPATH = Kind("folders separated by commas", _python_path, "FOLDER,…", _TEXTS_SCHEMA)
-WATCHED = Kind("a list of files and patterns", _watched, "FILE", _TEXTS_SCHEMA, many=True)
-
-# Addresses and networks
-
-
-def _address(value: object) -> Address:
-    if isinstance(value, TCPAddress | UnixAddress | DescriptorAddress):
-        return value
-    if not isinstance(value, str):
-        raise BadValueError(f"{quoted(value)} is not an address", 'write it as "127.0.0.1:8000"')
-    try:
-        return parse_address(value)
-    except ValueError as exc:
-        what, _, remedy = str(exc).partition("; ")
-        raise BadValueError(what, remedy) from None
-
-
-def _addresses(value: object) -> tuple[Address, ...]:
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, Iterable) or isinstance(value, Mapping | bytes):
-        raise BadValueError(f"{quoted(value)} is not an address", 'write it as "127.0.0.1:8000"')
-    addresses = tuple(_address(each) for each in value)
-    if not addresses:
-        raise BadValueError("it names no address", 'write it as "127.0.0.1:8000"')
-    for address in addresses:
-        if addresses.count(address) > 1:
-            raise BadValueError(f"{address} is there twice")
-    return addresses
-
-
-ADDRESSES = Kind("a list of addresses", _addresses, "ADDRESS", _TEXTS_SCHEMA, many=True)
-
-
-def _networks(value: object) -> tuple[str, ...]:
-    networks = _commas(value)
-    for network in networks:
-        if network == "*":
-            continue
-        try:
-            ipaddress.ip_network(network)
-        except ValueError:
-            raise _bad_network(network) from None
-    return networks
-
-
-def _bad_network(network: str) -> BadValueError:
-    try:
-        wanted = ipaddress.ip_network(network, strict=False)
-    except ValueError:
-        return BadValueError(
-            f"{quoted(network)} is not an IP address or network",
-            'write addresses, networks as "10.0.0.0/8", or "*"',
-        )
-    return BadValueError(f"{quoted(network)} has host bits set", f'write "{wanted}"')
-
-
-NETWORKS = Kind("a list of IP addresses and networks", _networks, "ADDRESS,…", _TEXTS_SCHEMA)
-
-
-def _proxy_protocol(value: object) -> str:
-    # gunicorn's reading: a switch before it had versions.
-    if value is None:
-        return "off"
-    word = str(value).strip().lower() if isinstance(value, str | bool) else ""
-    word = {"false": "off", "0": "off", "none": "off", "true": "auto", "1": "auto"}.get(word, word)
-    if word not in ("off", "v1", "v2", "auto"):
-        raise BadValueError(
-            f"{quoted(value)} is not one of its values", "write off, v1, v2 or auto"
-        )
-    return word
-
-
-PROXY_PROTOCOL = Kind(
-    "a version of the PROXY protocol",
-    _proxy_protocol,
-    "off|v1|v2|auto",
-    {"oneOf": [{"enum": ["off", "v1", "v2", "auto"]}, {"type": "boolean"}]},
-    bare="auto",
-)
-
-# Users
-
-
-def _user(value: object) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, int):
-        return int(value)
-    name = _text(value)
-    if name.isdigit():
-        return int(name)
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError:
-        raise BadValueError(f"there is no user {quoted(name)}") from None
-
-
-def _group(value: object) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, int):
-        return int(value)
-    name = _text(value)
-    if name.isdigit():
-        return int(name)
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise BadValueError(f"there is no group {quoted(name)}") from None
-
-
-USER = Kind("a user", _user, "USER", {"type": ["string", "integer"]})
-GROUP = Kind("a group", _group, "GROUP", {"type": ["string", "integer"]})
-
-# Code and tables
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    if isinstance(value, str):
-        # From the environment, where nothing but text is.
-        try:
-            table = json.loads(value)
-        except ValueError:
-            table = None
-    else:
-        table = value
-    if isinstance(table, Mapping):
-        return dict(table)
-    raise BadValueError(f"{quoted(value)} is not a dictionary", 'write it as {"name": value}')
-
-
-MAPPING = Kind("a dictionary", _mapping, "", {"type": "object"})
-
-
-def _scheme_headers(value: object) -> dict[str, str]:
-    table = _mapping(value)
-    for key, each in table.items():
-        if not isinstance(key, str) or not isinstance(each, str):
-            raise BadValueError(
-                f"{quoted(key)}: {quoted(each)} is not a header and its value",
-                'write it as {"X-FORWARDED-PROTO": "https"}',
-            )
-    return {key.upper(): each for key, each in table.items()}
-
-
-SCHEME_HEADERS = Kind(
-    "a dictionary of headers",
-    _scheme_headers,
-    "",
-    {"type": "object", "additionalProperties": {"type": "string"}},
-)
-
-
-def _imported(path: str) -> object:
-    module, _, name = path.rpartition(".")
-    if not module:
-        raise BadValueError(
-            f"{quoted(path)} names no module", "write it as package.module.function"
-        )
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ImportError as exc:
-        raise BadValueError(f"cannot import {quoted(path)}: {exc}") from None
-    except AttributeError:
-        raise BadValueError(f"the module {module} has no {quoted(name)}") from None
-
-
-def _function(value: object) -> Callable[..., Any]:
-    if isinstance(value, str):
-        value = _imported(value.strip())
-    if not callable(value):
-        raise BadValueError(f"{quoted(value)} is not a function")
-    return value
-
-
-def _takes(function: Callable[..., Any], arguments: int) -> bool:
-    try:
-        inspect.signature(function).bind(*range(arguments))
-    except TypeError:
-        return False
-    except ValueError:
-        return True  # a function of C without a signature; it will say so itself
-    return True
-
-
-def hook(*parameters: str) -> Kind:
-    """A function that is called with `parameters`, or the dotted path of one."""
-    arity = len(parameters)
-
-    def parse(value: object) -> Callable[..., Any] | None:
-        if value is None:
-            return None
-        function = _function(value)
-        if not _takes(function, arity):
-            name = getattr(function, "__name__", "function")
-            raise BadValueError(
-                f"{name}{_signature(function)} cannot be called with {arity} "
-                + ("argument" if arity == 1 else "arguments"),
-                f"write it as def {name}({', '.join(parameters)})",
-            )
-        return function
-
-    return Kind(f"a function of {either(parameters)}", parse, "MODULE.FUNCTION")
-
-
-def _signature(function: Callable[..., Any]) -> str:
-    try:
-        return str(inspect.signature(function))
-    except (TypeError, ValueError):
-        return "(…)"
-
-
-def _post_request(value: object) -> Callable[..., Any] | None:
-    # It grew: gunicorn calls it with 2, 3 or 4 arguments.  Made one form here, so that the
-    # request path need not ask.
-    if value is None:
-        return None
-    function = _function(value)
-    for arity in (4, 3, 2):
-        if _takes(function, arity):
-            return function if arity == 4 else _shortened(function, arity)
-    raise BadValueError(
-        f"post_request{_signature(function)} cannot be called with 4 arguments",
-        "write it as def post_request(worker, req, environ, resp)",
-    )
-
-
-def _shortened(function: Callable[..., Any], arity: int) -> Callable[..., Any]:
-    def post_request(*arguments: Any) -> Any:
-        return function(*arguments[:arity])
-
-    post_request.__wrapped__ = function  # type: ignore[attr-defined]
-    return post_request
-
-
-POST_REQUEST = Kind("a function", _post_request, "MODULE.FUNCTION")
-
-
-def _class(value: object) -> type | str | None:
-    if value is None or isinstance(value, type):
-        return value
-    if inspect.isfunction(value) or inspect.ismethod(value):
-        return _class(value())
-    return _text(value)
-
-
-def _logger_class(value: object) -> type | str | None:
-    logger = _class(value)
-    # gunicorn's default, written out.
-    return None if logger in ("simple", "gunicorn.glogging.Logger") else logger
-
-
-LOGGER_CLASS = Kind("a class", _logger_class, "MODULE.CLASS")
-
-
-def _anything(value: object) -> object:
-    return value
-
-
-ANYTHING = Kind("a value", _anything, "VALUE", {})
+VARIABLES = Kind("a list of NAME=value", _variables, "NAME=VALUE", TEXTS_SCHEMA, many=True)

@@ -32,6 +32,14 @@ class WarmupRequest:
         """Whether an answer with `status` means that the application works."""
         return status < 400 if self.status is None else status == self.status
 
+    def written(self) -> str:
+        """The text that `parse_warmup` makes it from."""
+        host = "" if (self.scheme, self.host) == ("http", "localhost") else self.host
+        origin = f"{self.scheme}://{host}" if host else ""
+        query = f"?{self.query}" if self.query else ""
+        status = f" {self.status}" if self.status is not None else ""
+        return f"{self.method} {origin}{self.path}{query}{status}"
+
     def __str__(self) -> str:
         return f"{self.method} {self.path}{'?' if self.query else ''}{self.query}"
 

@@ -6,17 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from forkmaster.config.places import FOLDER, PYTHONPATH
 from forkmaster.config.settings import Effect, setting
-from forkmaster.config.values import (
-    BOOLEAN,
-    FOLDER,
-    OPTIONAL_TEXT,
-    PYTHONPATH,
-    TEXT,
-    TEXTS,
-    VARIABLES,
-    WARMUP,
-)
+from forkmaster.config.values import BOOLEAN, OPTIONAL_TEXT, TEXT, TEXTS, VARIABLES, WARMUP
 from forkmaster.config.warmup import WarmupRequest
 
 

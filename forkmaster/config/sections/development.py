@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from forkmaster.config.places import WATCHED
 from forkmaster.config.settings import Effect, setting
-from forkmaster.config.values import BOOLEAN, OPTIONAL_TEXT, WATCHED, choice
+from forkmaster.config.values import BOOLEAN, OPTIONAL_TEXT, choice
 
 _NOT_YET = "it is not built yet; send HUP to the master after a change"
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from forkmaster.config.code import POST_REQUEST, hook
 from forkmaster.config.settings import Effect, setting
-from forkmaster.config.values import POST_REQUEST, hook
 
 Hook = Callable[..., Any]
 

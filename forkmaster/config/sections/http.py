@@ -5,17 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from forkmaster.config.code import SCHEME_HEADERS
+from forkmaster.config.places import NETWORKS, PROXY_PROTOCOL
 from forkmaster.config.settings import Effect, setting
-from forkmaster.config.values import (
-    BOOLEAN,
-    HEADERS,
-    NETWORKS,
-    PROXY_PROTOCOL,
-    SCHEME_HEADERS,
-    SIZE,
-    choice,
-    count,
-)
+from forkmaster.config.values import BOOLEAN, HEADERS, SIZE, choice, count
 
 _STRICT = "the request is answered 400: it is a way to smuggle requests past a proxy"
 

@@ -6,17 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from forkmaster.addresses import Address, TCPAddress
+from forkmaster.config.places import ADDRESSES, GROUP, USER
 from forkmaster.config.settings import Effect, setting
-from forkmaster.config.values import (
-    ADDRESSES,
-    BOOLEAN,
-    GROUP,
-    MODE,
-    USER,
-    choice,
-    count,
-    optional,
-)
+from forkmaster.config.values import BOOLEAN, MODE, choice, count, optional
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,18 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from forkmaster.config.code import LOGGER_CLASS, MAPPING
+from forkmaster.config.places import FILE
 from forkmaster.config.settings import Effect, setting
-from forkmaster.config.values import (
-    BOOLEAN,
-    FILE,
-    LOG_LEVEL,
-    LOGGER_CLASS,
-    MAPPING,
-    OPTIONAL_TEXT,
-    TEXT,
-    VERBATIM,
-    optional,
-)
+from forkmaster.config.values import BOOLEAN, LOG_LEVEL, OPTIONAL_TEXT, TEXT, VERBATIM, optional
 
 _STATSD = "it is not built yet"
 

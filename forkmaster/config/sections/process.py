@@ -6,19 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from forkmaster.config.places import FOLDER, GROUP, PATH, USER
 from forkmaster.config.settings import Effect, setting
-from forkmaster.config.values import (
-    BOOLEAN,
-    FOLDER,
-    GROUP,
-    MODE,
-    OPTIONAL_TEXT,
-    PATH,
-    TEXT,
-    USER,
-    count,
-    optional,
-)
+from forkmaster.config.values import BOOLEAN, MODE, OPTIONAL_TEXT, TEXT, count, optional
 
 _CONTROL = "the control socket lies in a private folder of its own"
 

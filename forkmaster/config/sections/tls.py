@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from forkmaster.config.code import ANYTHING, hook
+from forkmaster.config.places import FILE
 from forkmaster.config.settings import Effect, setting
-from forkmaster.config.values import ANYTHING, BOOLEAN, COUNT, FILE, OPTIONAL_TEXT, hook, optional
+from forkmaster.config.values import BOOLEAN, COUNT, OPTIONAL_TEXT, optional
 
 _NOT_YET = "forkmaster does not speak TLS yet; let nginx or a load balancer do it"
 

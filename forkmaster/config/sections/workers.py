@@ -5,18 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from forkmaster.config.code import MAPPING
 from forkmaster.config.gunicorn import WORKER_CLASS
 from forkmaster.config.settings import Effect, setting
-from forkmaster.config.values import (
-    COUNT,
-    MAPPING,
-    MEMORY,
-    SECONDS,
-    WORKERS,
-    choice,
-    count,
-    optional,
-)
+from forkmaster.config.values import COUNT, MEMORY, SECONDS, WORKERS, choice, count, optional
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -482,6 +482,9 @@ def test_a_hook_in_toml_is_a_dotted_path(load_file: Load) -> None:
          "thredz: is not a setting (forkmaster.toml, line 2); did you mean threads?"),
         ("preload-app = true",
          "preload-app: is not a setting (forkmaster.toml, line 1); did you mean preload_app?"),
+        ("debug = true",
+         "debug: is not a setting (forkmaster.toml, line 1); "
+         'gunicorn removed it long ago; write loglevel = "debug"'),
         ("something = 3", "something: is not a setting (forkmaster.toml, line 1)"),
         ("config = 'x'", "config: is not a setting (forkmaster.toml, line 1)"),
         ("workers = ", "forkmaster.toml is not valid TOML: Invalid value (at end of document)"),

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forkmaster.addresses import TCPAddress, UnixAddress
-from forkmaster.config import values
+from forkmaster.config import code, places, values
+from forkmaster.config.gunicorn import WORKER_CLASS
 from forkmaster.config.table import SETTINGS
 from forkmaster.config.values import BadValueError, Kind, Noted
 
@@ -115,60 +116,62 @@ TAKEN = [
     (values.HEADERS, "script_name,Path_Info", ("SCRIPT_NAME", "PATH_INFO")),
     (values.VARIABLES, ["A=1", "B="], ("A=1", "B=")),
     (values.VARIABLES, "A=b=c", ("A=b=c",)),
-    (values.PATH, "a/b", Path.cwd() / "a/b"),
-    (values.PATH, PurePosixPath("/a"), Path("/a")),
-    (values.FILE, str(HERE), HERE),
-    (values.FOLDER, HERE.parent, HERE.parent),
-    (values.FOLDER, ".", Path.cwd()),
-    (values.FOLDER, "./tests/../", Path.cwd()),
-    (values.PYTHONPATH, None, ()),
-    (values.PYTHONPATH, str(HERE.parent), (str(HERE.parent),)),
+    (places.PATH, "a/b", Path.cwd() / "a/b"),
+    (places.PATH, PurePosixPath("/a"), Path("/a")),
+    (places.FILE, str(HERE), HERE),
+    (places.FOLDER, HERE.parent, HERE.parent),
+    (places.FOLDER, ".", Path.cwd()),
+    (places.FOLDER, "./tests/../", Path.cwd()),
+    (places.PYTHONPATH, None, ()),
+    (places.PYTHONPATH, str(HERE.parent), (str(HERE.parent),)),
     (
-        values.PYTHONPATH,
+        places.PYTHONPATH,
         f"{HERE.parent},{HERE.parent.parent}",
         (str(HERE.parent), str(HERE.parent.parent)),
     ),
-    (values.PYTHONPATH, [HERE.parent], (str(HERE.parent),)),
-    (values.PYTHONPATH, HERE.parent, (str(HERE.parent),)),
-    (values.WATCHED, [str(HERE), "nowhere/*.html"], (str(HERE), "nowhere/*.html")),
-    (values.ADDRESSES, "127.0.0.1:8000", (A,)),
-    (values.ADDRESSES, ["127.0.0.1:8000", "unix:/x"], (A, UnixAddress("/x"))),
-    (values.ADDRESSES, ("127.0.0.1",), (A,)),
-    (values.NETWORKS, None, ()),
-    (values.NETWORKS, "*", ("*",)),
-    (values.NETWORKS, "127.0.0.1, 10.0.0.0/8,::1", ("127.0.0.1", "10.0.0.0/8", "::1")),
-    (values.NETWORKS, ["fd00::/8"], ("fd00::/8",)),
-    (values.PROXY_PROTOCOL, None, "off"),
-    (values.PROXY_PROTOCOL, True, "auto"),
-    (values.PROXY_PROTOCOL, False, "off"),
-    (values.PROXY_PROTOCOL, "V2", "v2"),
-    (values.PROXY_PROTOCOL, "none", "off"),
-    (values.USER, None, None),
-    (values.USER, 33, 33),
-    (values.USER, "33", 33),
-    (values.USER, pwd.getpwuid(0).pw_name, 0),
-    (values.GROUP, None, None),
-    (values.GROUP, 33, 33),
-    (values.GROUP, "33", 33),
-    (values.GROUP, grp.getgrgid(0).gr_name, 0),
-    (values.MAPPING, {"a": 1}, {"a": 1}),
-    (values.MAPPING, '{"a": 1}', {"a": 1}),
-    (values.SCHEME_HEADERS, {"X-Proto": "https"}, {"X-PROTO": "https"}),
-    (values.hook("server"), None, None),
-    (values.hook("server"), called_with_one, called_with_one),
-    (values.hook("server"), called_with_any, called_with_any),
-    (values.hook("server"), called_with_one_or_two, called_with_one_or_two),
-    (values.hook("server", "worker"), called_with_one_or_two, called_with_one_or_two),
-    (values.hook("path"), "os.path.basename", os.path.basename),
-    (values.hook("value"), print, print),
-    (values.POST_REQUEST, None, None),
-    (values.LOGGER_CLASS, None, None),
-    (values.LOGGER_CLASS, "package.Class", "package.Class"),
-    (values.LOGGER_CLASS, "gunicorn.glogging.Logger", None),
-    (values.LOGGER_CLASS, "simple", None),
-    (values.LOGGER_CLASS, Green, Green),
-    (values.LOGGER_CLASS, make_green, Green),
-    (values.ANYTHING, 3.5, 3.5),
+    (places.PYTHONPATH, [HERE.parent], (str(HERE.parent),)),
+    (places.PYTHONPATH, HERE.parent, (str(HERE.parent),)),
+    (places.WATCHED, [str(HERE), "nowhere/*.html"], (str(HERE), "nowhere/*.html")),
+    (places.ADDRESSES, "127.0.0.1:8000", (A,)),
+    (places.ADDRESSES, ["127.0.0.1:8000", "unix:/x"], (A, UnixAddress("/x"))),
+    (places.ADDRESSES, ("127.0.0.1",), (A,)),
+    (places.NETWORKS, None, ()),
+    (places.NETWORKS, "*", ("*",)),
+    (places.NETWORKS, "127.0.0.1, 10.0.0.0/8,::1", ("127.0.0.1", "10.0.0.0/8", "::1")),
+    (places.NETWORKS, ["fd00::/8"], ("fd00::/8",)),
+    (places.PROXY_PROTOCOL, None, "off"),
+    (places.PROXY_PROTOCOL, True, "auto"),
+    (places.PROXY_PROTOCOL, False, "off"),
+    (places.PROXY_PROTOCOL, "V2", "v2"),
+    (places.PROXY_PROTOCOL, "none", "off"),
+    (places.USER, None, None),
+    (places.USER, 33, 33),
+    (places.USER, "33", 33),
+    (places.USER, pwd.getpwuid(0).pw_name, 0),
+    (places.GROUP, None, None),
+    (places.GROUP, 33, 33),
+    (places.GROUP, "33", 33),
+    (places.GROUP, grp.getgrgid(0).gr_name, 0),
+    (code.MAPPING, {"a": 1}, {"a": 1}),
+    (code.MAPPING, '{"a": 1}', {"a": 1}),
+    (code.SCHEME_HEADERS, {"X-Proto": "https"}, {"X-PROTO": "https"}),
+    (code.hook("server"), None, None),
+    (code.hook("server"), called_with_one, called_with_one),
+    (code.hook("server"), called_with_any, called_with_any),
+    (code.hook("server"), called_with_one_or_two, called_with_one_or_two),
+    (code.hook("server", "worker"), called_with_one_or_two, called_with_one_or_two),
+    (code.hook("path"), "os.path.basename", os.path.basename),
+    (code.hook("value"), print, print),
+    (code.POST_REQUEST, None, None),
+    (code.LOGGER_CLASS, None, None),
+    (WORKER_CLASS, "Sync", "sync"),
+    (WORKER_CLASS, " gthread ", "threaded"),
+    (code.LOGGER_CLASS, "package.Class", "package.Class"),
+    (code.LOGGER_CLASS, "gunicorn.glogging.Logger", None),
+    (code.LOGGER_CLASS, "simple", None),
+    (code.LOGGER_CLASS, Green, Green),
+    (code.LOGGER_CLASS, make_green, Green),
+    (code.ANYTHING, 3.5, 3.5),
 ]
 
 REFUSED = [
@@ -218,61 +221,62 @@ REFUSED = [
     (values.TEXTS, [3], "3 is not text; put it in quotes"),
     (values.VARIABLES, ["A"], '"A" sets no variable; write NAME=value'),
     (values.VARIABLES, ["=1"], '"=1" sets no variable; write NAME=value'),
-    (values.PATH, "", '"" is not a path'),
-    (values.PATH, 3, "3 is not a path"),
-    (values.PATH, "a\0b", '"a\\u0000b" contains a NUL character'),
-    (values.FILE, "/nowhere", 'there is no file "/nowhere"'),
-    (values.FOLDER, "/nowhere", 'there is no folder "/nowhere"'),
-    (values.FOLDER, str(HERE), f'there is no folder "{HERE}"'),
-    (values.WATCHED, "/nowhere", 'there is no file "/nowhere"'),
-    (values.ADDRESSES, 8000, '8000 is not an address; write it as "127.0.0.1:8000"'),
-    (values.ADDRESSES, [8000], '8000 is not an address; write it as "127.0.0.1:8000"'),
-    (values.ADDRESSES, [], 'it names no address; write it as "127.0.0.1:8000"'),
-    (values.ADDRESSES, ["a:x"], '"x" is not a port number, in "a:x"; write HOST:PORT'),
-    (values.ADDRESSES, [":1", "0.0.0.0:1"], "0.0.0.0:1 is there twice"),
-    (values.NETWORKS, "10.0.0.1/8", '"10.0.0.1/8" has host bits set; write "10.0.0.0/8"'),
+    (places.PATH, "", '"" is not a path'),
+    (places.PATH, 3, "3 is not a path"),
+    (places.PATH, "a\0b", '"a\\u0000b" contains a NUL character'),
+    (places.FILE, "/nowhere", 'there is no file "/nowhere"'),
+    (places.FOLDER, "/nowhere", 'there is no folder "/nowhere"'),
+    (places.FOLDER, str(HERE), f'there is no folder "{HERE}"'),
+    (places.WATCHED, "/nowhere", 'there is no file "/nowhere"'),
+    (places.ADDRESSES, 8000, '8000 is not an address; write it as "127.0.0.1:8000"'),
+    (places.ADDRESSES, [8000], '8000 is not an address; write it as "127.0.0.1:8000"'),
+    (places.ADDRESSES, [], 'it names no address; write it as "127.0.0.1:8000"'),
+    (places.ADDRESSES, ["a:x"], '"x" is not a port number, in "a:x"; write HOST:PORT'),
+    (places.ADDRESSES, [":1", "0.0.0.0:1"], "0.0.0.0:1 is there twice"),
+    (places.NETWORKS, "10.0.0.1/8", '"10.0.0.1/8" has host bits set; write "10.0.0.0/8"'),
     (
-        values.NETWORKS,
+        places.NETWORKS,
         "proxy",
         '"proxy" is not an IP address or network; '
         'write addresses, networks as "10.0.0.0/8", or "*"',
     ),
-    (values.PROXY_PROTOCOL, "v3", '"v3" is not one of its values; write off, v1, v2 or auto'),
-    (values.PROXY_PROTOCOL, 1, "1 is not one of its values; write off, v1, v2 or auto"),
-    (values.USER, "no-such-user", 'there is no user "no-such-user"'),
-    (values.GROUP, "no-such-group", 'there is no group "no-such-group"'),
-    (values.MAPPING, "a", '"a" is not a dictionary; write it as {"name": value}'),
-    (values.MAPPING, "[1]", '"[1]" is not a dictionary; write it as {"name": value}'),
+    (places.PROXY_PROTOCOL, "v3", '"v3" is not one of its values; write off, v1, v2 or auto'),
+    (places.PROXY_PROTOCOL, 1, "1 is not one of its values; write off, v1, v2 or auto"),
+    (places.USER, "no-such-user", 'there is no user "no-such-user"'),
+    (places.GROUP, "no-such-group", 'there is no group "no-such-group"'),
+    (code.MAPPING, "a", '"a" is not a dictionary; write it as {"name": value}'),
+    (code.MAPPING, "[1]", '"[1]" is not a dictionary; write it as {"name": value}'),
     (
-        values.SCHEME_HEADERS,
+        code.SCHEME_HEADERS,
         {"X-Proto": 1},
         '"X-Proto": 1 is not a header and its value; write it as {"X-FORWARDED-PROTO": "https"}',
     ),
-    (values.hook("server"), 3, "3 is not a function"),
+    (code.hook("server"), 3, "3 is not a function"),
+    (WORKER_CLASS, 3, "3 is not a kind of worker; write sync, threaded or asgi"),
     (
-        values.hook("server"),
+        code.hook("server"),
         "basename",
         '"basename" names no module; write it as package.module.function',
     ),
     (
-        values.hook("server"),
+        code.hook("server"),
         "no_such_module.function",
         "cannot import \"no_such_module.function\": No module named 'no_such_module'",
     ),
-    (values.hook("server"), "os.nothing", 'the module os has no "nothing"'),
+    (code.hook("server"), "os.nothing", 'the module os has no "nothing"'),
     (
-        values.hook("server"),
+        code.hook("server"),
         called_with_two,
         "called_with_two(server: 'object', worker: 'object') -> 'None' cannot be called with "
         "1 argument; write it as def called_with_two(server)",
     ),
     (
-        values.POST_REQUEST,
+        code.POST_REQUEST,
         called_with_one,
         "post_request(server: 'object') -> 'None' cannot be called with 4 arguments; "
         "write it as def post_request(worker, req, environ, resp)",
     ),
-    (values.LOGGER_CLASS, 3, "3 is not text; put it in quotes"),
+    (code.LOGGER_CLASS, 3, "3 is not text; put it in quotes"),
 ]
 
 
@@ -306,7 +310,7 @@ def test_a_wrong_value_is_explained(kind: Kind, given: object, message: str) -> 
             ),
         ),
         (
-            values.PYTHONPATH,
+            places.PYTHONPATH,
             "/nowhere",
             Noted(("/nowhere",), 'there is no folder "/nowhere"; nothing is imported from it'),
         ),
@@ -325,7 +329,7 @@ def test_post_request_is_always_called_with_four_arguments(arity: int) -> None:
         4: lambda worker, req, environ, resp: seen.append((worker, req, environ, resp)),
     }
 
-    values.POST_REQUEST.parse(hooks[arity])("worker", "req", "environ", "resp")
+    code.POST_REQUEST.parse(hooks[arity])("worker", "req", "environ", "resp")
 
     assert seen == [("worker", "req", "environ", "resp")[:arity]]
 
@@ -346,7 +350,7 @@ def test_post_request_is_always_called_with_four_arguments(arity: int) -> None:
         (Green, f"{__name__}.Green"),
         (called_with_one, f"{__name__}.called_with_one"),
         (Green(), f"{__name__}.Green"),
-        (values.POST_REQUEST.parse(called_with_two), f"{__name__}.called_with_two"),
+        (code.POST_REQUEST.parse(called_with_two), f"{__name__}.called_with_two"),
     ],
 )
 def test_a_value_is_shown_in_plain_types(value: object, plain: object) -> None:
@@ -356,6 +360,15 @@ def test_a_value_is_shown_in_plain_types(value: object, plain: object) -> None:
 def test_a_mode_is_shown_in_octal() -> None:
     assert values.MODE.show(0o22) == "0022"
     assert values.optional(values.MODE).show(None) is None
+
+
+@pytest.mark.parametrize("text", ["GET /", "HEAD /a?b=c 204", "GET https://shop.example/ 200"])
+def test_a_warm_up_request_is_shown_as_it_is_written(text: str) -> None:
+    assert values.WARMUP.show(values.WARMUP.parse([text])) == [text]
+
+
+def test_a_function_without_a_signature_is_taken() -> None:
+    assert code.hook("server").parse(max) is max
 
 
 def test_a_long_value_is_cut_in_messages() -> None:
@@ -415,4 +428,4 @@ def test_a_duration_with_a_unit_is_a_multiple_of_a_second(number: float, unit: s
 def test_networks_mean_the_same_as_list_and_as_text(addresses: list[object]) -> None:
     texts = [str(address) for address in addresses]
 
-    assert values.NETWORKS.parse(texts) == values.NETWORKS.parse(",".join(texts)) == tuple(texts)
+    assert places.NETWORKS.parse(texts) == places.NETWORKS.parse(",".join(texts)) == tuple(texts)

@@ -1,0 +1,196 @@
+"""The kinds of value that name a place: paths, addresses, networks, users.
+
+A parser looks whether the place exists where a wrong one would otherwise be noticed late.
+"""
+
+from __future__ import annotations
+
+import grp
+import ipaddress
+import os
+import pwd
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from forkmaster.addresses import Address, DescriptorAddress, TCPAddress, UnixAddress, parse_address
+from forkmaster.config.values import (
+    TEXTS_SCHEMA,
+    BadValueError,
+    Kind,
+    Noted,
+    parse_commas,
+    parse_text,
+    parse_texts,
+    quoted,
+)
+
+
+def _path(value: object) -> Path:
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str) or not value.strip():
+        raise BadValueError(f"{quoted(value)} is not a path")
+    if "\0" in value:
+        raise BadValueError(f"{quoted(value)} contains a NUL character")
+    # abspath, not resolve: a release named by a symbolic link is looked up anew at a reload.
+    return Path(os.path.abspath(value.strip()))
+
+
+def _existing_file(value: object) -> Path:
+    path = _path(value)
+    if not path.is_file():
+        raise BadValueError(f"there is no file {quoted(value)}")
+    return path
+
+
+def _existing_folder(value: object) -> Path:
+    path = _path(value)
+    if not path.is_dir():
+        raise BadValueError(f"there is no folder {quoted(value)}")
+    return path
+
+
+def _paths(value: object) -> tuple[str, ...]:
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        value = [os.fspath(each) if isinstance(each, os.PathLike) else each for each in value]
+    return parse_commas(value)
+
+
+def _python_path(value: object) -> tuple[str, ...] | Noted:
+    folders = tuple(os.path.abspath(folder) for folder in _paths(value))
+    missing = [folder for folder in folders if not os.path.exists(folder)]
+    if missing:
+        return Noted(
+            folders, f"there is no folder {quoted(missing[0])}; nothing is imported from it"
+        )
+    return folders
+
+
+def _watched(value: object) -> tuple[str, ...]:
+    entries = parse_texts(value)
+    for entry in entries:
+        if not any(sign in entry for sign in "*?[") and not os.path.exists(entry):
+            raise BadValueError(f"there is no file {quoted(entry)}")
+    return entries
+
+
+PATH = Kind("a path", _path, "PATH")
+FILE = Kind("a file", _existing_file, "FILE")
+FOLDER = Kind("a folder", _existing_folder, "FOLDER")
+PYTHONPATH = Kind("folders separated by commas", _python_path, "FOLDER,…", TEXTS_SCHEMA)
+WATCHED = Kind("a list of files and patterns", _watched, "FILE", TEXTS_SCHEMA, many=True)
+
+# Addresses and networks
+
+
+def _address(value: object) -> Address:
+    if isinstance(value, TCPAddress | UnixAddress | DescriptorAddress):
+        return value
+    if not isinstance(value, str):
+        raise BadValueError(f"{quoted(value)} is not an address", 'write it as "127.0.0.1:8000"')
+    try:
+        return parse_address(value)
+    except ValueError as exc:
+        what, _, remedy = str(exc).partition("; ")
+        raise BadValueError(what, remedy) from None
+
+
+def _addresses(value: object) -> tuple[Address, ...]:
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, Iterable) or isinstance(value, Mapping | bytes):
+        raise BadValueError(f"{quoted(value)} is not an address", 'write it as "127.0.0.1:8000"')
+    addresses = tuple(_address(each) for each in value)
+    if not addresses:
+        raise BadValueError("it names no address", 'write it as "127.0.0.1:8000"')
+    for address in addresses:
+        if addresses.count(address) > 1:
+            raise BadValueError(f"{address} is there twice")
+    return addresses
+
+
+ADDRESSES = Kind("a list of addresses", _addresses, "ADDRESS", TEXTS_SCHEMA, many=True)
+
+
+def _networks(value: object) -> tuple[str, ...]:
+    networks = parse_commas(value)
+    for network in networks:
+        if network == "*":
+            continue
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            raise _bad_network(network) from None
+    return networks
+
+
+def _bad_network(network: str) -> BadValueError:
+    try:
+        wanted = ipaddress.ip_network(network, strict=False)
+    except ValueError:
+        return BadValueError(
+            f"{quoted(network)} is not an IP address or network",
+            'write addresses, networks as "10.0.0.0/8", or "*"',
+        )
+    return BadValueError(f"{quoted(network)} has host bits set", f'write "{wanted}"')
+
+
+NETWORKS = Kind("a list of IP addresses and networks", _networks, "ADDRESS,…", TEXTS_SCHEMA)
+
+
+def _proxy_protocol(value: object) -> str:
+    # gunicorn's reading: a switch before it had versions.
+    if value is None:
+        return "off"
+    word = str(value).strip().lower() if isinstance(value, str | bool) else ""
+    word = {"false": "off", "0": "off", "none": "off", "true": "auto", "1": "auto"}.get(word, word)
+    if word not in ("off", "v1", "v2", "auto"):
+        raise BadValueError(
+            f"{quoted(value)} is not one of its values", "write off, v1, v2 or auto"
+        )
+    return word
+
+
+PROXY_PROTOCOL = Kind(
+    "a version of the PROXY protocol",
+    _proxy_protocol,
+    "off|v1|v2|auto",
+    {"oneOf": [{"enum": ["off", "v1", "v2", "auto"]}, {"type": "boolean"}]},
+    bare="auto",
+)
+
+# Users
+
+
+def _user(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, int):
+        return int(value)
+    name = parse_text(value)
+    if name.isdigit():
+        return int(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise BadValueError(f"there is no user {quoted(name)}") from None
+
+
+def _group(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, int):
+        return int(value)
+    name = parse_text(value)
+    if name.isdigit():
+        return int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise BadValueError(f"there is no group {quoted(name)}") from None
+
+
+USER = Kind("a user", _user, "USER", {"type": ["string", "integer"]})
+GROUP = Kind("a group", _group, "GROUP", {"type": ["string", "integer"]})
