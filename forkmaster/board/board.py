@@ -130,6 +130,11 @@ class Board:
         self._stacks[serial] = fd
         return fd
 
+    def stacks_size(self, serial: int) -> int:
+        """How many bytes the child has dumped since they were last taken."""
+        fd = self._stacks.get(serial)
+        return 0 if fd is None else os.fstat(fd).st_size
+
     def take_stacks(self, serial: int) -> str:
         """What the child has dumped since the last call; empty if nothing."""
         fd = self._stacks.get(serial)

@@ -43,6 +43,7 @@ BEAT = 9  # "my loop ran at T"
 RECORD_COUNT = 10
 EXTENDED = 11  # "do not judge my beat before T", asked for by the application
 FOLDS = 12  # in the master's slot: odd while a dead child is being folded in
+LOG_LEVEL = 13  # the one word that the master writes: the level it asks for, 0 for "as it is"
 
 # Counters, words 16 to 47.
 STATUS = 16  # + status // 100: word 16 counts those never answered, 17 to 21 1xx to 5xx

@@ -1,7 +1,8 @@
 """The commands, and which one a command line means.
 
-To add a command, write a module with a function `command()` that returns it, and name both in
-COMMANDS.  A first word that is no command's name is an argument of `serve`.
+To add a command, write a function that returns it, and name its module and it in COMMANDS.  A
+module of one command calls that `command`, which need not be named.  A first word that is no
+command's name is an argument of `serve`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from forkmaster.errors import UsageError
 
 DEFAULT = "serve"
 
-# Name: the module that makes it, and what it does.
+# Name: what makes it, as MODULE or MODULE:FUNCTION, and what it does.
 COMMANDS = {
     "serve": ("forkmaster.cli.serve", "Serve an application; the default command."),
     "check": ("forkmaster.cli.check", "Check the configuration and load the application."),
@@ -23,6 +24,14 @@ COMMANDS = {
     "workers": ("forkmaster.cli.workers", "Show the kinds of worker."),
     "schema": ("forkmaster.cli.schema", "Print the JSON Schema of forkmaster.toml."),
     "completion": ("forkmaster.cli.completion", "Print what completes our commands in a shell."),
+    "reload": ("forkmaster.cli.orders:reload", "Replace workers, configuration and code."),
+    "rollback": ("forkmaster.cli.orders:rollback", "Go back to the generation before."),
+    "scale": ("forkmaster.cli.orders:scale", "Change the number of workers."),
+    "recycle": ("forkmaster.cli.orders:recycle", "Replace one worker, or all of them."),
+    "stacks": ("forkmaster.cli.orders:stacks", "Show where the workers stand in their code."),
+    "reopen": ("forkmaster.cli.orders:reopen", "Go on in new log files."),
+    "loglevel": ("forkmaster.cli.orders:loglevel", "Write more, or less, into the error log."),
+    "stop": ("forkmaster.cli.orders:stop", "Stop the server."),
 }
 
 # Names of commands to come.  Taken now, so that no application's name changes its meaning later.
@@ -41,7 +50,8 @@ class Forkmaster(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        made: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command()
+        module, _, function = COMMANDS[cmd_name][0].partition(":")
+        made: click.Command = getattr(importlib.import_module(module), function or "command")()
         return made
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

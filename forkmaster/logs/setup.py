@@ -196,6 +196,11 @@ def reopen() -> None:
         _capture(_logs.captures)
 
 
+def set_level(level: int) -> None:
+    """Write messages of this level and above into the error log, until the next `configure`."""
+    logging.getLogger(ERROR).setLevel(level)
+
+
 def lost_lines() -> int:
     """How many lines this process could not write."""
     handlers = [*logging.getLogger(ERROR).handlers, *logging.getLogger(ACCESS).handlers]

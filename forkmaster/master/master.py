@@ -27,7 +27,9 @@ from forkmaster.errors import ForkmasterError
 from forkmaster.logs import setup as logs
 from forkmaster.master import actions, events, incidents
 from forkmaster.master.bindings import Bindings
+from forkmaster.master.control import Control
 from forkmaster.master.notify import Announcer, standing_of
+from forkmaster.master.orders import Orders
 from forkmaster.master.policy import Policy, Role, State
 from forkmaster.master.spawn import Process, Spawner, records_for
 from forkmaster.master.supervisor import Child, Supervisor
@@ -39,7 +41,7 @@ from forkmaster.worker.child import DUMP_SIGNAL
 from forkmaster.worker.views import ServerView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from forkmaster.board.slot import Slot
     from forkmaster.config.sources import Loaded
@@ -110,6 +112,8 @@ class Master:
         self.announcer = Announcer(notifier.watchdog)
         self.exit_code: int | None = None
         self._complaint = ""  # why the last reload failed
+        self.observers: list[Callable[[events.Event, Sequence[actions.Action]], None]] = []
+        """Called after each event that was decided, with what was done about it."""
         self._events: deque[events.Event] = deque()
         self._strangers: dict[int, processes.Exit] = {}  # reaped before a zygote named them
 
@@ -129,6 +133,7 @@ class Master:
         self.spawner.masters_own += [self.selector.close, self.signals.close_in_child]
         self._watch(self.signals.fileno(), self._on_signals)
         self._watch(self.spawner.announcements, self._on_announcement)
+        self.control = self._open_control()
         # Of what a zygote forks, the master is to be the parent.
         processes.become_subreaper()
         pidfile = Pidfile.write(config.pidfile) if config.pidfile else None
@@ -143,11 +148,33 @@ class Master:
             if pidfile is not None:
                 pidfile.remove()
             self._hook("on_exit", self.server)
+            if self.control is not None:
+                self.control.close()
             self.spawner.close()
             self.signals.close()
             self.selector.close()
         assert self.exit_code is not None  # the loop ends with it
         return self.exit_code
+
+    def _open_control(self) -> Control | None:
+        orders = Orders(
+            supervisor=self.supervisor,
+            processes=self.processes,
+            board=self.board,
+            decide=self._decide,
+            resize=self._resize,
+            reopen=self._reopen,
+            set_level=self._set_log_level,
+            status=dict,
+        )
+        try:
+            control = Control.open(self.board.path, self.selector, orders)
+        except OSError as exc:
+            log.warning("cannot make the control socket: %s; commands cannot reach us", exc)
+            return None
+        self.observers.append(control.observe)
+        self.spawner.masters_own.append(control.close_in_child)
+        return control
 
     def _watch(self, fd: int, on_readable: Callable[[], None]) -> None:
         self.selector.register(fd, selectors.EVENT_READ, on_readable)
@@ -157,6 +184,8 @@ class Master:
         while self.exit_code is None:
             self._notify()
             due = min(self.supervisor.next_deadline(), self.announcer.next_deadline())
+            if self.control is not None:
+                due = min(due, self.control.next_deadline())
             now = monotonic()
             # A watcher tells a stuck master by a promise that is overdue: an idle one may sleep.
             words[layout.BEAT] = monotonic_ns()
@@ -167,6 +196,8 @@ class Master:
                     key.data()
             if self.exit_code is None:
                 self._decide(events.Tick())
+            if self.control is not None:
+                self.control.turn(monotonic())
         self._notify()
 
     def _notify(self) -> None:
@@ -193,9 +224,13 @@ class Master:
             # The pulses before the event: a deadline is judged by what the board says now.
             requests = self.supervisor.judges_requests
             pulses = {s: pulse_of(process, requests) for s, process in self.processes.items()}
+            done: list[actions.Action] = []
             for told in (events.Pulses(pulses), self._events[0]):
                 for action in self.supervisor.handle(told, now):
                     self._perform(action)
+                    done.append(action)
+            for observe in self.observers:
+                observe(self._events[0], done)
             self._events.popleft()
 
     # --- What happens -------------------------------------------------------------------------
@@ -220,23 +255,33 @@ class Master:
                 self._decide(events.Reload())
             case signal.SIGUSR1:
                 log.info("received SIGUSR1; reopening the logs")
-                logs.reopen()
-                for process in self.processes.values():
-                    process.send(signal.SIGUSR1)
+                self._reopen()
             case signal.SIGTTIN:
-                self._resize(events.Resize(+1), number.name)
+                self._resize(events.Resize(+1), f"received {number.name}")
             case signal.SIGTTOU:
-                self._resize(events.Resize(-1), number.name)
+                self._resize(events.Resize(-1), f"received {number.name}")
             case signal.SIGWINCH:
-                self._resize(events.Scale(0), number.name)
+                self._resize(events.Scale(0), f"received {number.name}")
             case _:
                 log.info("received %s; ignored", signal_name(number))
 
+    def _reopen(self) -> None:
+        logs.reopen()
+        for process in self.processes.values():
+            process.send(signal.SIGUSR1)
+
+    def _set_log_level(self, name: str) -> None:
+        level = logging.getLevelNamesMapping()[name.upper()]
+        logs.set_level(level)
+        for process in self.processes.values():
+            process.slot.words[layout.LOG_LEVEL] = level
+            process.send(signal.SIGUSR1)
+
     def _resize(self, event: events.Event, cause: str) -> None:
-        before = self.supervisor.target
+        before = self.supervisor.aimed
         self._decide(event)
-        after = self.supervisor.target
-        log.info("received %s; workers wanted: %d, before: %d", cause, after, before)
+        after = self.supervisor.aimed
+        log.info("%s; workers wanted: %d, before: %d", cause, after, before)
         if before != after:
             self.server.num_workers = after
             self._hook("nworkers_changed", self.server, after, before)

@@ -163,6 +163,11 @@ class Supervisor:
         return any(p.request_timeout or p.slow_request for p in self._policies.values())
 
     @property
+    def aimed(self) -> int:
+        """How many workers there are to be when everything under way is done."""
+        return self._target_of(self._wanted())
+
+    @property
     def next_generation(self) -> int:
         """The number that the next `Propose` will give its generation."""
         return self._last_generation + 1
@@ -201,7 +206,7 @@ class Supervisor:
                 if child is not None and child.state is State.READY and not child.recycle:
                     child.recycle = reason
             case Resize(by):
-                self._aim(max(1, self._aimed() + by))
+                self._aim(max(1, self.aimed + by))
             case Scale(to):
                 self._aim(to)
             case Reload() | Refused() | Propose() | Rollback():
@@ -321,9 +326,6 @@ class Supervisor:
                 self._move(child, State.ABORTING, now)
                 child.expected = True
                 yield Quit(child.serial, "quick stop")
-
-    def _aimed(self) -> int:
-        return self._target_of(self._wanted())
 
     def _aim(self, workers: int) -> None:
         if self.candidate is None:

@@ -183,7 +183,7 @@ class Child:
         signal.signal(signal.SIGINT, self._on_quit)
         signal.signal(signal.SIGQUIT, self._on_quit)
         signal.signal(signal.SIGABRT, self._on_abort)
-        signal.signal(signal.SIGUSR1, lambda *_: logs.reopen())
+        signal.signal(signal.SIGUSR1, self._on_usr1)
         unblock_signals()
 
     def _on_term(self, *_: object) -> None:
@@ -206,6 +206,12 @@ class Child:
         self.hook("worker_exit", self.assignment.server, self.view)
         flush()
         os._exit(FAILED)
+
+    def _on_usr1(self, *_: object) -> None:
+        level = self.assignment.slot.words[layout.LOG_LEVEL]
+        if level:
+            logs.set_level(level)
+        logs.reopen()
 
     def _status_of_exit(self, exc: SystemExit) -> int:
         if exc.code in (0, None):
