@@ -304,7 +304,8 @@ class Master:
                 log.info("%s ready after %.2f s", process, took)
                 process.view.booted = True
                 self._decide(events.Ready(serial))
-            elif words[layout.FLAGS] & layout.WANT_RECYCLE and not child.recycle:
+            # The same byte may announce both.
+            if words[layout.FLAGS] & layout.WANT_RECYCLE and not child.recycle:
                 reason = words[layout.FLAGS] >> layout.WANT_RECYCLE_REASON_SHIFT
                 self._decide(events.Recycle(serial, layout.RECYCLE_REASONS[reason]))
 

@@ -105,7 +105,7 @@ class AsgiWorker:
         self.date_expires = 0
         self._status_lines = httptools_impl.STATUS_LINE = StatusLines()
         self._application = self._uvicorn.loaded_app
-        self._ledger = Ledger(assignment, self)
+        self._ledger = Ledger(assignment)
         self._forwarding = Forwarding(config)
         self._observed = ObservedApplication(
             self._application, assignment, self._ledger, self, None
@@ -170,6 +170,7 @@ class AsgiWorker:
         self.slot.beat()
         self.words[layout.CPU] = time.process_time_ns()
         self.renew_date()
+        self._ledger.limits.look(monotonic_ns())
         self._sweep(monotonic())
         self._loop.call_later(self._beat_interval, self._beat)
 
@@ -285,13 +286,6 @@ class AsgiWorker:
         date = formatdate(wall // 1_000_000_000, usegmt=True).encode()
         self._status_lines.follow_with(b"date: %b\r\nserver: %b\r\n" % (date, SERVER))
         self.websocket_state.default_headers = [(b"date", date), (b"server", SERVER)]
-
-    def announce(self) -> None:
-        """Have the master look at the slot: something is wanted."""
-        try:
-            os.write(self.assignment.announce_fd, b"!")
-        except BlockingIOError:
-            pass  # the pipe is full of such bytes: the master will look anyway
 
     # --- Stopping -----------------------------------------------------------------------------
 

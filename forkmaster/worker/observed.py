@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import struct
 from collections import deque
 from functools import lru_cache
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from forkmaster.board import layout
 from forkmaster.http.environ import AllowList
 from forkmaster.logs.access import AccessEntry, compile_format
+from forkmaster.worker.limits import WorkerLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
@@ -55,24 +55,18 @@ class Owner(Protocol):
     def look_whether_drained(self) -> None:
         """Called at the end of every request and websocket, at the least while draining."""
 
-    def announce(self) -> None:
-        """Have the master look at the slot."""
-
 
 class Ledger:
     """What is counted and logged of all requests of one worker."""
 
-    def __init__(self, assignment: Assignment, owner: Owner) -> None:
+    def __init__(self, assignment: Assignment) -> None:
         config = assignment.config
         self.websockets = 0  # inside the application
-        self._owner = owner
         self._assignment = assignment
         self._words = assignment.slot.words
         self._octets = assignment.slot.octets
         self._free = deque(range(self._words[layout.RECORD_COUNT]))
-        self._requests_left = config.max_requests
-        if config.max_requests:
-            self._requests_left += random.randint(0, config.max_requests_jitter)
+        self.limits = WorkerLimits(assignment)
         self._access_line: Callable[[AccessEntry], str] | None = None
         if access_log.handlers and access_log.isEnabledFor(logging.INFO):
             self._access_line = compile_format(config.access_log_format)
@@ -125,8 +119,8 @@ class Ledger:
         words[layout.HISTOGRAM + (bucket if bucket < layout.BUCKETS else layout.BUCKETS - 1)] += 1
         if self._access_line is not None:
             self.log_access(scope, start, status, sent, duration)
-        if self._requests_left:
-            self.count_to_limit()
+        if self.limits.counts:
+            self.limits.count()
 
     def log_access(
         self, scope: Scope, start: Message | None, status: int, sent: int, duration: int
@@ -152,18 +146,6 @@ class Ledger:
             generation=self._assignment.generation,
         )
         access_log.info(self._access_line(entry))
-
-    def count_to_limit(self) -> None:
-        """Count a request or websocket towards max_requests; ask to be replaced at the last."""
-        if not self._requests_left:
-            return
-        self._requests_left -= 1
-        if not self._requests_left:
-            reason = layout.RECYCLE_REASONS.index("max_requests")
-            self._words[layout.FLAGS] |= (
-                layout.WANT_RECYCLE | reason << layout.WANT_RECYCLE_REASON_SHIFT
-            )
-            self._owner.announce()
 
 
 class ObservedApplication:
@@ -253,7 +235,8 @@ class ObservedApplication:
         finally:
             ledger.websockets -= 1
             ledger.log_access(scope, start, status, 0, monotonic_ns() - began)
-            ledger.count_to_limit()
+            if ledger.limits.counts:
+                ledger.limits.count()
             owner.look_whether_drained()
 
     def _blame(self, exc: BaseException, what: str) -> None:

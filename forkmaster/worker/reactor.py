@@ -28,7 +28,6 @@ import socket
 import sys
 import time
 from contextvars import copy_context
-from random import randint
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +52,7 @@ from forkmaster.worker.connection import (
     Connection,
 )
 from forkmaster.worker.exchange import ClientGoneError, Exchange, FileWrapper
+from forkmaster.worker.limits import WorkerLimits
 from forkmaster.worker.timers import NEVER, Timers
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Reactor:
         self.asked_to_drain = False
         self._asked_to_quit = False
         self._pristine = copy_context()
-        self._recycle_at = _limit_of_requests(config.max_requests, config.max_requests_jitter)
+        self._worker_limits = WorkerLimits(assignment)
 
     # --- The Worker protocol ----------------------------------------------------------------
 
@@ -208,12 +208,12 @@ class Reactor:
         if now >= self._tick_at:
             self._tick_at = now + self._beat_every
             self.tails.renew(time.time())
+            self._words[layout.CPU] = time.process_time_ns()
             if not self._register_at and not self._draining:
                 # See the module: a sibling may have died with a wake-up of ours.
                 self._leave_listeners()
                 self._take_connections()
-            if self._recycle_at:
-                self._look_at_limits()
+            self._worker_limits.look(now)
         if self._register_at and now >= self._register_at:
             self._take_connections()
         for connection in self._timers.expired(now):
@@ -786,13 +786,6 @@ class Reactor:
             self._words[layout.ACCEPTED] += 1
             self._adopt(sock, address, listener)
 
-    def _look_at_limits(self) -> None:
-        words = self._words
-        if sum(words[layout.STATUS + 1 : layout.STATUS + 6]) >= self._recycle_at:
-            reason = layout.RECYCLE_REASONS.index("max_requests")
-            words[layout.FLAGS] |= layout.WANT_RECYCLE | reason << layout.WANT_RECYCLE_REASON_SHIFT
-            self._recycle_at = 0
-
     def _end(self) -> None:
         for connection in list(self._connections.values()):
             connection.sock.close()
@@ -843,7 +836,3 @@ def _log_failure(exchange: Exchange, exc: BaseException) -> None:
 def _nanoseconds(seconds: float) -> int:
     """A timeout; 0 is none."""
     return int(seconds * SECOND) if seconds else NEVER // 4
-
-
-def _limit_of_requests(most: int, jitter: int) -> int:
-    return most + randint(0, jitter) if most else 0

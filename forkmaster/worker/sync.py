@@ -109,6 +109,8 @@ class SyncWorker(Reactor):
         words[layout.BUSY] += ended - began
         bucket = ((ended - began) // 1000).bit_length()
         words[layout.HISTOGRAM + (bucket if bucket < layout.BUCKETS else layout.BUCKETS - 1)] += 1
+        if self._worker_limits.counts:
+            self._worker_limits.count()
 
         if not complete:
             self._suspend(connection, exchange)

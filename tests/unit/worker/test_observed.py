@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +34,6 @@ class FakeOwner:
         self.is_draining = False
         self.date_expires = 0
         self.looks = 0
-        self.announcements = 0
 
     def renew_date(self) -> None:
         self.date_expires = 2**63
@@ -41,17 +41,16 @@ class FakeOwner:
     def look_whether_drained(self) -> None:
         self.looks += 1
 
-    def announce(self) -> None:
-        self.announcements += 1
-
 
 def assigned(slot: Slot, **settings: Any) -> Any:
     """The part of an assignment that is of interest here."""
-    return SimpleNamespace(slot=slot, config=Config(**settings), serial=7, generation=2)
+    return SimpleNamespace(
+        slot=slot, config=Config(**settings), serial=7, generation=2, announce_fd=-1
+    )
 
 
 def ledger_of(slot: Slot, **settings: Any) -> Ledger:
-    return Ledger(assigned(slot, **settings), FakeOwner())
+    return Ledger(assigned(slot, **settings))
 
 
 @pytest.fixture
@@ -94,7 +93,7 @@ def serve(application: Any, slot: Slot, scope: dict[str, Any], owner: Any = None
 
     owner = owner or FakeOwner()
     assignment = assigned(slot)
-    observed = ObservedApplication(application, assignment, Ledger(assignment, owner), owner, None)
+    observed = ObservedApplication(application, assignment, Ledger(assignment), owner, None)
     asyncio.run(observed(scope, receive, send))
     return sent
 
@@ -157,8 +156,10 @@ def test_more_requests_than_records_are_served_and_counted(slot: Slot) -> None:
 
 
 def test_the_last_request_asks_for_a_replacement(slot: Slot) -> None:
-    owner = FakeOwner()
-    ledger = Ledger(assigned(slot, max_requests=2), owner)
+    read_end, write_end = os.pipe()
+    assignment = assigned(slot, max_requests=2)
+    assignment.announce_fd = write_end
+    ledger = Ledger(assignment)
 
     flags = []
     for _ in range(3):
@@ -169,7 +170,9 @@ def test_the_last_request_asks_for_a_replacement(slot: Slot) -> None:
     assert flags[1] & layout.WANT_RECYCLE
     assert layout.RECYCLE_REASONS[flags[1] >> layout.WANT_RECYCLE_REASON_SHIFT] == "max_requests"
     assert flags[2] == flags[1]
-    assert owner.announcements == 1
+    assert os.read(read_end, 10) == b"!"
+    os.close(read_end)
+    os.close(write_end)
 
 
 def test_a_websocket_counts_when_it_is_accepted(slot: Slot) -> None:
