@@ -25,7 +25,7 @@ from forkmaster.board import layout
 from forkmaster.board.slot import Slot
 from forkmaster.system.signals import reset_signals, signals_blocked
 from forkmaster.worker import preload
-from forkmaster.worker.child import FAILED, Child, end
+from forkmaster.worker.child import FAILED, Child, ToldToStop, end
 from forkmaster.worker.views import WorkerView
 
 if TYPE_CHECKING:
@@ -134,13 +134,16 @@ class Zygote:
                 return  # the master has closed its end, or died
             order = Order(**json.loads(message))
             slot_fd, stacks_fd = descriptors
-            answer = self._obey(order, slot_fd, stacks_fd, loaded)
-            self.channel.send(json.dumps(vars(answer)).encode())
+            # Told to stop between the fork and the answer, it would leave a worker behind that
+            # the master knows nothing of.
+            with signals_blocked():
+                answer = self._obey(order, slot_fd, stacks_fd, loaded)
+                self.channel.send(json.dumps(vars(answer)).encode())
 
     def _obey(
         self, order: Order, slot_fd: int, stacks_fd: int, loaded: Callable[..., Any]
     ) -> Answer:
-        """Fork one worker."""
+        """Fork one worker.  With signals blocked."""
         zygote = self.assignment
         slot = Slot.attach(zygote.slot.path.with_name(order.slot), slot_fd)
         os.close(slot_fd)
@@ -157,10 +160,9 @@ class Zygote:
         self.child.hook("pre_fork", zygote.server, view)
         read_end, write_end = os.pipe()
         try:
-            with signals_blocked():
-                between = os.fork()
-                if between == 0:
-                    self._go_between(assignment, loaded, write_end)
+            between = os.fork()
+            if between == 0:
+                self._go_between(assignment, loaded, write_end)
         except OSError as exc:
             return Answer(order.serial, 0, exc.strerror or "the fork failed")
         finally:
@@ -200,4 +202,4 @@ class Zygote:
 
 
 def _leave(*_: object) -> NoReturn:
-    raise SystemExit(0)
+    raise ToldToStop

@@ -41,6 +41,14 @@ FAILED = 1
 IGNORED = (signal.SIGHUP, signal.SIGUSR2, signal.SIGWINCH, signal.SIGTTIN, signal.SIGTTOU)
 
 
+class ToldToStop(KeyboardInterrupt):
+    """A signal asks a child to stop that does not serve yet.
+
+    Not SystemExit: a module that calls sys.exit() cannot be imported, which is another story.
+    KeyboardInterrupt, because no library takes that for a failure of its own.
+    """
+
+
 class Child:
     """This process.  One instance, made after the fork."""
 
@@ -97,6 +105,8 @@ class Child:
         """Run `step`; returns the exit status that what it raised amounts to, having logged it."""
         try:
             step()
+        except ToldToStop:
+            return 0
         except SystemExit as exc:
             return self._status_of_exit(exc)
         except ForkmasterError as exc:
@@ -188,13 +198,13 @@ class Child:
 
     def _on_term(self, *_: object) -> None:
         if self.worker is None or not self.ready:
-            raise SystemExit(0)
+            raise ToldToStop
         self.assignment.slot.words[layout.STATE] = layout.DRAINING
         self.worker.drain()
 
     def _on_quit(self, *_: object) -> None:
         if self.worker is None or not self.ready:
-            raise SystemExit(0)
+            raise ToldToStop
         self.hook("worker_int", self.view)
         self.worker.quit()
 

@@ -58,3 +58,13 @@ def test_with_preload_the_replacement_is_forked_by_the_zygote(serve: Serve, kind
         server.wait_for_line("max_requests; sending SIGTERM", count=5, timeout=30)
 
     assert load.lost == []
+
+
+def test_a_worker_that_still_imports_can_be_told_to_stop(serve: Serve) -> None:
+    server = serve("-w", "2", "slow_boot")
+    server.wait_for_line(r"worker 2 started")
+
+    code = server.stop()
+
+    assert code == 0
+    assert "cannot boot" not in server.log
