@@ -146,8 +146,6 @@ class Replacement:
         "--max-worker-lifetime",
         "Replace a worker of this age; 0 is never.",
         own=True,
-        effect=Effect.NONE,
-        instead="it is not built yet; max_requests replaces workers too",
     )
     max_worker_lifetime_jitter: float = setting(
         0.0,
@@ -155,8 +153,6 @@ class Replacement:
         "--max-worker-lifetime-jitter",
         "Up to so much longer, at random for each worker.",
         own=True,
-        effect=Effect.NONE,
-        instead="it is not built yet; max_requests replaces workers too",
     )
     max_worker_memory: int = setting(
         0,
