@@ -52,6 +52,7 @@ def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serve]:
     yield start
     problems = []
     for server in servers:
+        server.close_clients()  # a drain would wait for them
         try:
             if server.process.poll() is None:
                 server.stop()

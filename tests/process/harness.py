@@ -233,10 +233,14 @@ class Server:
             if child.is_running() and child.status() != psutil.STATUS_ZOMBIE
         ]
 
-    def clean_up(self) -> None:
-        """End whatever is left, by pid, and remove the folder of its board."""
+    def close_clients(self) -> None:
+        """Close all connections that the test has left open."""
         for client in self._clients:
             client.close()
+
+    def clean_up(self) -> None:
+        """End whatever is left, by pid, and remove the folder of its board."""
+        self.close_clients()
         self.workers()
         if self.process.poll() is None:
             self.process.kill()
