@@ -57,7 +57,7 @@ class Board:
         self.lock_fd = lock_fd
         """Must outlive an exec of the master, or the board would look abandoned."""
         self.master = master
-        self._records = records
+        self.records = records
         self._slots: dict[int, Slot] = {}
         self._stacks: dict[int, int] = {}
 
@@ -105,10 +105,11 @@ class Board:
 
     @classmethod
     def reopen(cls, path: Path, *, lock_fd: int, serials: list[int], records: int) -> Board:
-        """The board of a server that goes on after an upgrade, with the slots of `serials`."""
+        """The board of a server that goes on after an upgrade, with the children `serials`."""
         board = cls(path, lock_fd=lock_fd, master=Slot.open(path / MASTER), records=records)
         for serial in serials:
             board._slots[serial] = Slot.open(path / f"{SLOT_PREFIX}{serial}")
+            board.stacks_file(serial)
         return board
 
     def new_slot(self, serial: int, generation: int) -> Slot:
@@ -117,7 +118,7 @@ class Board:
             self.path / f"{SLOT_PREFIX}{serial}",
             serial=serial,
             generation=generation,
-            records=self._records,
+            records=self.records,
         )
         self._slots[serial] = slot
         return slot

@@ -19,7 +19,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Run forkmaster and exit.  `arguments` are those after the program's name."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        status = run(arguments)
+        try:
+            status = run(arguments)
+        except BaseException:
+            _go_back_if_upgrading()
+            raise
     except ForkmasterError as exc:
         for line in str(exc).splitlines():
             print(f"forkmaster: {line}", file=sys.stderr)
@@ -31,6 +35,13 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     sys.exit(status)
+
+
+def _go_back_if_upgrading() -> None:
+    """If an upgrade has made this process what it is, and it cannot start, undo that."""
+    from forkmaster.master import upgrade
+
+    upgrade.go_back(os.environ)
 
 
 def run(arguments: list[str]) -> int:

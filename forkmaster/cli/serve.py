@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,10 @@ def serve(**parameters: Any) -> int:
             show.print_settings(loaded)
         return check.check(loaded)
     # Imported late: it brings the whole server along.
-    from forkmaster.master import master
+    from forkmaster.master import master, upgrade
 
+    if upgrade.is_preflight(os.environ):
+        return upgrade.preflight(os.environ)
     return master.run(loaded)
 
 

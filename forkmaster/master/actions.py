@@ -76,10 +76,16 @@ class Adopt:
 
 
 @dataclass(frozen=True)
+class Execute:
+    """The new program can take over: become it."""
+
+
+@dataclass(frozen=True)
 class Refuse:
-    """There is no candidate: the new configuration was not sound."""
+    """Nothing has changed: what was to be reloaded, or upgraded to, is not sound."""
 
     reason: str
+    what: str = "reload"
 
 
 @dataclass(frozen=True)
@@ -106,5 +112,17 @@ class Halt:
 
 
 Action = (
-    Spawn | Retire | Quit | Abort | Kill | Dump | Delay | Adopt | Refuse | Commit | RollBack | Halt
+    Spawn
+    | Retire
+    | Quit
+    | Abort
+    | Kill
+    | Dump
+    | Delay
+    | Adopt
+    | Execute
+    | Refuse
+    | Commit
+    | RollBack
+    | Halt
 )

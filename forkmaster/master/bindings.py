@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forkmaster.addresses import DescriptorAddress, UnixAddress
+from forkmaster.addresses import DescriptorAddress, UnixAddress, parse_address
 from forkmaster.config.table import SETTINGS
+from forkmaster.master.upgrade import ListenerState
 from forkmaster.system.listeners import (
     SocketFile,
     address_of,
@@ -27,7 +30,6 @@ from forkmaster.system.listeners import (
 )
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterable, Sequence
 
     from forkmaster.addresses import Address
@@ -75,6 +77,31 @@ class Bindings:
                 limit,
             )
         return bindings
+
+    @classmethod
+    def adopt(cls, listeners: Iterable[ListenerState]) -> Bindings:
+        """The listeners that the program before this one has left open."""
+        bindings = cls()
+        for left in listeners:
+            file = left.file and SocketFile(Path(left.file[0]), left.file[1], left.file[2])
+            adopted = socket.socket(fileno=left.fd)
+            adopted.setblocking(False)
+            address = parse_address(left.address)
+            bindings._bindings[address] = Binding(adopted, file)
+            if left.inherited:
+                bindings._inherited += (address,)
+        return bindings
+
+    def state(self) -> tuple[ListenerState, ...]:
+        """What `adopt` takes."""
+        states = []
+        for address, binding in self._bindings.items():
+            file = None
+            if binding.file is not None:
+                file = (str(binding.file.path), binding.file.device, binding.file.inode)
+            fd, is_inherited = binding.socket.fileno(), address in self._inherited
+            states.append(ListenerState(str(address), fd, file, is_inherited))
+        return tuple(states)
 
     def add(self, config: Config) -> list[Address]:
         """Bind the addresses of `config` that are not bound yet, all or none; returns them."""

@@ -109,6 +109,11 @@ class Rollback:
 
 
 @dataclass(frozen=True)
+class Upgrade:
+    """There is a new forkmaster or a new Python under the name that was executed."""
+
+
+@dataclass(frozen=True)
 class Stop:
     """End the server: finish the requests in flight, or do not."""
 
@@ -129,5 +134,6 @@ Event = (
     | Propose
     | Refused
     | Rollback
+    | Upgrade
     | Stop
 )

@@ -16,6 +16,7 @@ import os
 import selectors
 import signal
 from collections import deque
+from pathlib import Path
 from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, Any
 
@@ -25,17 +26,17 @@ from forkmaster.board.board import Board, remove_stale
 from forkmaster.board.reader import read_slot
 from forkmaster.errors import ForkmasterError
 from forkmaster.logs import setup as logs
-from forkmaster.master import actions, events, incidents
+from forkmaster.master import actions, events, incidents, upgrade
 from forkmaster.master.bindings import Bindings
 from forkmaster.master.control import Control
 from forkmaster.master.notify import Announcer, standing_of
 from forkmaster.master.orders import Orders
 from forkmaster.master.policy import Policy, Role, State
 from forkmaster.master.spawn import Process, Spawner, records_for
-from forkmaster.master.supervisor import Child, Supervisor
+from forkmaster.master.supervisor import PROBES, Child, Supervisor
 from forkmaster.system import processes
 from forkmaster.system.pidfile import Pidfile
-from forkmaster.system.signals import SignalPipe, signal_name
+from forkmaster.system.signals import SignalPipe, signal_name, signals_blocked
 from forkmaster.system.systemd import Notifier, take_inherited_sockets
 from forkmaster.worker.child import DUMP_SIGNAL
 from forkmaster.worker.views import ServerView
@@ -71,42 +72,52 @@ def run(loaded: Loaded) -> int:
     Raises ForkmasterError if the server cannot start: nothing was forked then.
     """
     config = loaded.config
+    left = upgrade.inherited(os.environ)
     if config.chdir is not None:
         os.chdir(config.chdir)
     logs.configure(config)
     log.info("forkmaster %s serves %s", __version__, config.app)
     for warning in loaded.warnings:
         log.warning("%s", warning)
-    for stale in remove_stale(config.worker_tmp_dir, os.geteuid()):
-        log.info("removed %s, left by a master that was killed", stale)
     # Out of the environment: no worker is to believe that they were meant for it.
     inherited = take_inherited_sockets(os.environ, os.getpid())
     notifier = Notifier.take(os.environ, os.getpid())
+    if left is not None:
+        return Master.adopt(loaded, notifier, left).run()
+    for stale in remove_stale(config.worker_tmp_dir, os.geteuid()):
+        log.info("removed %s, left by a master that was killed", stale)
     # Before the pid file: a bind that fails is the only sure sign of another instance, and must
     # not cost that one its pid file.
     bindings = Bindings.open(config, inherited)
     try:
         board = Board.create(config.worker_tmp_dir, records=records_for(config))
-        try:
-            return Master(loaded, bindings, board, notifier).run()
-        finally:
-            board.remove()
-    finally:
+    except OSError:
         bindings.close()
+        raise
+    return Master(loaded, bindings, board, notifier).run()
 
 
 class Master:
     """This process.  Made once; `run` returns when the last child is gone."""
 
     def __init__(
-        self, loaded: Loaded, bindings: Bindings, board: Board, notifier: Notifier
+        self,
+        loaded: Loaded,
+        bindings: Bindings,
+        board: Board,
+        notifier: Notifier,
+        left: upgrade.State | None = None,
     ) -> None:
+        """`left` is what the program before this one left, after an upgrade."""
+        self.left = left
         self.supervisor = Supervisor(policy_of(loaded.config))
+        if left is not None:
+            self.supervisor = Supervisor.restore(left.supervisor, monotonic())
         self.generations = {self.supervisor.committed: loaded}
         self.bindings = bindings
         self.board = board
         self.server = ServerView(loaded.config)
-        self.spawner = Spawner(board, self.server)
+        self.spawner = Spawner(board, self.server, left)
         self.processes: dict[int, Process] = {}
         self.notifier = notifier
         self.announcer = Announcer(notifier.watchdog)
@@ -121,6 +132,16 @@ class Master:
     def loaded(self) -> Loaded:
         """The committed configuration and where it came from."""
         return self.generations[self.supervisor.committed]
+
+    @classmethod
+    def adopt(cls, loaded: Loaded, notifier: Notifier, left: upgrade.State) -> Master:
+        """The master that goes on where the program before this one left off."""
+        serials = [each.serial for each in left.processes]
+        board = Board.reopen(
+            Path(left.board), lock_fd=left.lock_fd, serials=serials, records=left.records
+        )
+        bindings = Bindings.adopt(left.listeners)
+        return cls(loaded, bindings, board, notifier, left)
 
     # --- Life ---------------------------------------------------------------------------------
 
@@ -139,10 +160,13 @@ class Master:
         pidfile = Pidfile.write(config.pidfile) if config.pidfile else None
         try:
             processes.set_title(f"{config.proc_name or 'forkmaster'}: master [{config.app}]")
-            self._hook("on_starting", self.server)
-            self.server.LISTENERS = list(self.bindings.of(config))
-            self._hook("when_ready", self.server)
-            self._decide(events.Start())
+            if self.left is None:
+                self._hook("on_starting", self.server)
+                self.server.LISTENERS = list(self.bindings.of(config))
+                self._hook("when_ready", self.server)
+                self._decide(events.Start())
+            else:
+                self._take_over(self.left)
             self._loop()
         finally:
             if pidfile is not None:
@@ -153,6 +177,8 @@ class Master:
             self.spawner.close()
             self.signals.close()
             self.selector.close()
+            self.board.remove()
+            self.bindings.close()
         assert self.exit_code is not None  # the loop ends with it
         return self.exit_code
 
@@ -256,6 +282,9 @@ class Master:
             case signal.SIGUSR1:
                 log.info("received SIGUSR1; reopening the logs")
                 self._reopen()
+            case signal.SIGUSR2:
+                log.info("received SIGUSR2; upgrading")
+                self._decide(events.Upgrade())
             case signal.SIGTTIN:
                 self._resize(events.Resize(+1), f"received {number.name}")
             case signal.SIGTTOU:
@@ -337,7 +366,7 @@ class Master:
         # It may have become ready and died between two looks at the announcements.
         self._on_announcement()
         self._report(process, self.supervisor.children[process.serial], ended)
-        said = self.board.take_stacks(process.serial) if process.role is Role.VALIDATOR else ""
+        said = self.board.take_stacks(process.serial) if process.role in PROBES else ""
         del self.processes[process.serial]
         if process.link is not None:
             self._bury_zygote(process)
@@ -356,8 +385,8 @@ class Master:
 
     def _report(self, process: Process, child: Child, ended: processes.Exit) -> None:
         asked = child.expected or self.supervisor.stopping
-        if process.role is Role.VALIDATOR:
-            return  # what it found is told as the outcome of the reload
+        if process.role in PROBES:
+            return  # what it found is told as the outcome of the reload or the upgrade
         if asked and ended.status == 0:
             log.info("%s %s", process, ended)
             return
@@ -394,10 +423,12 @@ class Master:
                 log.error("%s; next attempt in %.1f s", reason, seconds)
             case actions.Adopt():
                 self._adopt()
-            case actions.Refuse(reason):
-                self._tell_failed("refused", reason)
+            case actions.Execute():
+                self._execute()
+            case actions.Refuse(reason, what):
+                self._tell_failed(f"{what} refused", reason)
             case actions.RollBack(generation, reason):
-                self._tell_failed(f"of generation {generation} rolled back", reason)
+                self._tell_failed(f"reload of generation {generation} rolled back", reason)
                 self.bindings.keep(self.loaded.config)
                 self._forget_generations()
             case actions.Commit(generation):
@@ -430,9 +461,13 @@ class Master:
             return
         self.processes[action.serial] = process
         if process.link is not None:
-            self._watch(process.link.fileno(), lambda: self._on_answers(process))
+            self._watch_zygote(process)
         if process.pid:
             self._log_start(process, action.reason)
+
+    def _watch_zygote(self, zygote: Process) -> None:
+        assert zygote.link is not None
+        self._watch(zygote.link.fileno(), lambda: self._on_answers(zygote))
 
     def _log_start(self, process: Process, reason: str = "from the zygote") -> None:
         log.info(
@@ -462,6 +497,9 @@ class Master:
             return
         for warning in loaded.warnings:
             log.warning("%s", warning)
+        self._propose(loaded)
+
+    def _propose(self, loaded: Loaded) -> None:
         self.generations[self.supervisor.next_generation] = loaded
         self._hook("on_reload", self.server)
         self._decide(events.Propose(policy_of(loaded.config)))
@@ -478,7 +516,72 @@ class Master:
     def _tell_failed(self, what: str, reason: str) -> None:
         serving = self.supervisor.committed
         self._complaint = f"reload {what}: {reason}"
-        log.error("reload %s: %s; generation %d serves on", what, reason, serving)
+        log.error("%s: %s; generation %d serves on", what, reason.rstrip(), serving)
+
+    # --- Upgrade ------------------------------------------------------------------------------
+
+    def _execute(self) -> None:
+        """Become the new program, or go on as the old one if that is refused."""
+        if any(process.pid == 0 for process in self.processes.values()):
+            self._tell_failed("upgrade refused", "a zygote is forking; try again")
+            return
+        self._hook("pre_exec", self.server)
+        program = upgrade.this_program(str(self.loaded.folder))
+        state = self._state()
+        fd = upgrade.freeze(state)
+        log.info("becoming %s", " ".join(program.arguments))
+        # Signals that come meanwhile stay pending, over the exec.
+        with signals_blocked():
+            try:
+                told = {**self.notifier.variables(), upgrade.STATE_VARIABLE: str(fd)}
+                upgrade.execute(program, {**os.environ, **told})
+            except OSError as exc:
+                reason = f"cannot execute {program.path}: {exc.strerror}"
+        upgrade.thaw(state, fd)
+        self._tell_failed("upgrade refused", reason)
+
+    def _state(self) -> upgrade.State:
+        return upgrade.State(
+            version=upgrade.STATE_VERSION,
+            program=upgrade.this_program(str(self.loaded.folder)),
+            board=str(self.board.path),
+            lock_fd=self.board.lock_fd,
+            records=self.board.records,
+            **self.spawner.state(),
+            listeners=self.bindings.state(),
+            processes=tuple(
+                upgrade.ProcessState(
+                    serial=process.serial,
+                    generation=process.generation,
+                    role=process.role.value,
+                    pid=process.pid,
+                    cell=process.cell,
+                    born=process.born,
+                    link_fd=None if process.link is None else process.link.fileno(),
+                )
+                for process in self.processes.values()
+            ),
+            supervisor=self.supervisor.snapshot(),
+            forkmaster=__version__,
+        )
+
+    def _take_over(self, left: upgrade.State) -> None:
+        """Go on with the children of the program before this one, and replace them."""
+        listeners = self.bindings.of(self.loaded.config)
+        for each in left.processes:
+            process = self.spawner.adopt(each, self.loaded, listeners)
+            self.processes[process.serial] = process
+            if process.link is not None:
+                self._watch_zygote(process)
+            elif process.role is Role.WORKER:
+                self.server.WORKERS[process.pid] = process.view
+        upgrade.adopted(left, os.environ)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        log.info(
+            "upgraded from forkmaster %s; %d children adopted", left.forkmaster, len(self.processes)
+        )
+        self._reap()
+        self._propose(self.loaded)
 
     def _forget_generations(self) -> None:
         needed = self.supervisor.generations

@@ -15,6 +15,8 @@ class Role(Enum):
     """Has loaded the application of its generation, and forks its workers."""
     VALIDATOR = "validator"
     """Reads a new configuration and ends: whatever that does, it does to a throw-away process."""
+    PREFLIGHT = "preflight"
+    """Is the program of an upgrade, asked whether it could take over."""
 
 
 class State(Enum):

@@ -20,6 +20,7 @@ from forkmaster.board import layout
 from forkmaster.board.balance import Balance
 from forkmaster.board.board import Board
 from forkmaster.errors import ForkmasterError
+from forkmaster.master import upgrade
 from forkmaster.master.policy import Role
 from forkmaster.master.zygote import Link, Zygote
 from forkmaster.system import processes
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from forkmaster.board.slot import Slot
     from forkmaster.config.sources import Loaded
     from forkmaster.config.table import Config
+    from forkmaster.master.upgrade import ProcessState, State
 
 log = logging.getLogger("forkmaster.error")
 
@@ -83,16 +85,25 @@ class Process:
 class Spawner:
     """All that a child inherits, and the forks themselves.  In the master."""
 
-    def __init__(self, board: Board, server: ServerView) -> None:
+    def __init__(self, board: Board, server: ServerView, left: State | None = None) -> None:
+        """`left` is what the program before this one left, after an upgrade."""
         self.board = board
         self.server = server
-        self.balance = Balance.create(board.path / "balance")
-        self.announcements, self._announce = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        # The master alone holds the write end, so a worker reads its end when the master dies.
-        self._liveness, self._alive = os.pipe2(os.O_CLOEXEC)
-        self._handoff = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        for one in self._handoff:
-            one.setblocking(False)
+        page = board.path / "balance"
+        if left is None:
+            self.balance = Balance.create(page)
+            self.announcements, self._announce = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            # The master alone holds the write end, so a worker reads its end when the master dies.
+            self._liveness, self._alive = os.pipe2(os.O_CLOEXEC)
+            self._handoff = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        else:
+            self.balance = Balance.reopen(page, taken=[each.cell for each in left.processes])
+            self.announcements, self._announce = left.announce
+            self._liveness, self._alive = left.liveness
+            one, other = left.handoff
+            self._handoff = socket.socket(fileno=one), socket.socket(fileno=other)
+        for end_of_it in self._handoff:
+            end_of_it.setblocking(False)
         self.masters_own: list[Callable[[], None]] = []
         """Called in every child: lets go of what else is the master's."""
 
@@ -146,6 +157,28 @@ class Spawner:
         self.balance.give_back(process.cell)
         self.board.drop(process.serial)
 
+    def adopt(
+        self, left: ProcessState, loaded: Loaded, sockets: tuple[socket.socket, ...]
+    ) -> Process:
+        """A child that the program before this one has left."""
+        role = Role(left.role)
+        slot = self.board.slot(left.serial)
+        view = WorkerView(left.serial, loaded.config, sockets, slot, role.value)
+        process = Process(left.serial, left.generation, role, slot, left.cell, view, left.born)
+        if left.link_fd is not None:
+            process.link = Link.adopt(left.link_fd)
+        process.is_born(left.pid)
+        return process
+
+    def state(self) -> dict[str, tuple[int, int]]:
+        """The descriptors that the next program needs, after an upgrade."""
+        one, other = self._handoff
+        return {
+            "announce": (self.announcements, self._announce),
+            "liveness": (self._liveness, self._alive),
+            "handoff": (one.fileno(), other.fileno()),
+        }
+
     def close(self) -> None:
         """Close the pipes: no child is left."""
         for fd in (self.announcements, self._announce, self._liveness, self._alive):
@@ -170,8 +203,10 @@ class Spawner:
         match process.role:
             case Role.VALIDATOR:
                 run: Callable[[], int] = Validation(assignment, loaded).run
+            case Role.PREFLIGHT:
+                run = Preflight(assignment, loaded).run
             case Role.ZYGOTE:
-                link = process.link = Link()
+                link = process.link = Link.create()
                 run = lambda: Zygote(assignment, link.far_end(), self.balance).run()  # noqa: E731
             case Role.WORKER:
                 if loaded.config.preload_app:
@@ -236,6 +271,27 @@ class Validation:
             os.write(self.assignment.stacks_fd, f"{type(exc).__name__}: {exc}".encode())
             return FAILED
         return 0
+
+
+class Preflight:
+    """Becomes the program that an upgrade would execute, and has it say whether it could."""
+
+    def __init__(self, assignment: Assignment, loaded: Loaded) -> None:
+        self.assignment = assignment
+        self.loaded = loaded
+
+    def run(self) -> int:
+        """Does not return, or the exit status.  What the program says is in the stacks file."""
+        stacks_fd = self.assignment.stacks_fd
+        os.dup2(stacks_fd, 1)
+        os.dup2(stacks_fd, 2)
+        program = upgrade.this_program(str(self.loaded.folder))
+        environ = {**os.environ, upgrade.PREFLIGHT_VARIABLE: str(upgrade.STATE_VERSION)}
+        try:
+            upgrade.execute(program, environ)
+        except OSError as exc:
+            os.write(stacks_fd, f"cannot execute {program.path}: {exc.strerror}".encode())
+        return FAILED
 
 
 def records_for(config: Config) -> int:

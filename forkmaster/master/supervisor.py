@@ -32,8 +32,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from signal import SIGABRT, SIGKILL
+from typing import Any
 
 from forkmaster.master.actions import (
     Abort,
@@ -42,6 +43,7 @@ from forkmaster.master.actions import (
     Commit,
     Delay,
     Dump,
+    Execute,
     Halt,
     Kill,
     Quit,
@@ -68,12 +70,16 @@ from forkmaster.master.events import (
     Start,
     Stop,
     Tick,
+    Upgrade,
 )
 from forkmaster.master.policy import Policy, Role, State
 
 BOOT_FAILURE = 3  # exit status of a child whose application raised while it was loaded
 APP_FAILURE = 4  # exit status of a child whose application does not exist
 OVERSLEPT = 5.0  # seconds: a tick later than this was not the scheduler's doing
+
+# Children that find something out and end, and what it is for.
+PROBES = {Role.VALIDATOR: "reload", Role.PREFLIGHT: "upgrade"}
 
 UNHEARD = Pulse(0.0)
 SERVING = frozenset({State.STARTING, State.READY})
@@ -155,7 +161,7 @@ class Supervisor:
     @property
     def reloading(self) -> bool:
         """Whether a new configuration is read or a candidate generation brought up."""
-        return self.candidate is not None or self._validator() is not None
+        return self.candidate is not None or self._probe() is not None
 
     @property
     def judges_requests(self) -> bool:
@@ -183,6 +189,50 @@ class Supervisor:
         """The workers that serve or are about to, oldest first."""
         return [c for c in self.children.values() if c.role is Role.WORKER and c.state in SERVING]
 
+    # --- Handing over -------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Any]:
+        """What another supervisor must know to go on from here, as plain values."""
+        return {
+            "committed": self.committed,
+            "target": self.target,
+            "was_ready": self.was_ready,
+            "last_generation": self._last_generation,
+            "last_serial": self._last_serial,
+            "policies": {str(g): asdict(policy) for g, policy in self._policies.items()},
+            "children": [
+                {
+                    "serial": child.serial,
+                    "generation": child.generation,
+                    "role": child.role.value,
+                    "state": child.state.name,
+                    "ready_at": child.ready_at,
+                    "recycle": child.recycle,
+                    "expected": child.expected,
+                }
+                for child in self.children.values()
+            ],
+        }
+
+    @classmethod
+    def restore(cls, snapshot: Mapping[str, Any], now: float) -> Supervisor:
+        """The supervisor that goes on from `snapshot`.  Every deadline starts again at `now`."""
+        policies = {int(g): Policy(**policy) for g, policy in snapshot["policies"].items()}
+        committed = snapshot["committed"]
+        supervisor = cls(policies[committed], committed=committed)
+        supervisor.target = snapshot["target"]
+        supervisor.was_ready = snapshot["was_ready"]
+        supervisor.started = True
+        supervisor._policies = policies
+        supervisor._last_generation = snapshot["last_generation"]
+        supervisor._last_serial = snapshot["last_serial"]
+        for told in snapshot["children"]:
+            role, state = Role(told.pop("role")), State[told.pop("state")]
+            child = Child(**told, role=role, state=state, deadline=math.inf, heard=now)
+            supervisor._move(child, state, now)
+            supervisor.children[child.serial] = child
+        return supervisor
+
     # --- Events -------------------------------------------------------------------------------
 
     def _record(self, event: Event, now: float) -> Iterator[Action]:
@@ -198,8 +248,10 @@ class Supervisor:
             case Exited(serial, status, reason):
                 yield from self._record_exit(serial, status, reason, now)
             case SpawnFailed(serial, reason):
-                del self.children[serial]
-                if not self.stopping:
+                role = self.children.pop(serial).role
+                if role in PROBES:
+                    yield Refuse(reason, PROBES[role])
+                elif not self.stopping:
                     yield Delay(self.backoff.died_unready(now), reason)
             case Recycle(serial, reason):
                 child = self.children.get(serial)
@@ -211,6 +263,8 @@ class Supervisor:
                 self._aim(to)
             case Reload() | Refused() | Propose() | Rollback():
                 yield from self._record_reload(event, now)
+            case Upgrade():
+                yield from self._upgrade(now)
             case Stop(graceful):
                 yield from self._stop(graceful, now)
 
@@ -243,11 +297,11 @@ class Supervisor:
         child = self.children.pop(serial, None)
         if child is None or self.stopping or child.expected:
             return
-        if child.role is Role.VALIDATOR:
-            if status == 0:
-                yield Adopt()
+        if child.role in PROBES:
+            if status != 0:
+                yield Refuse(reason or f"{child} {_end(status)}", PROBES[child.role])
             else:
-                yield Refuse(reason or f"the configuration could not be read: {_end(status)}")
+                yield Adopt() if child.role is Role.VALIDATOR else Execute()
         elif child.ready_at is None:
             died = f"{child} {_end(status)} before it was ready"
             yield from self._failed_to_boot(child, died, status, now)
@@ -275,10 +329,10 @@ class Supervisor:
             return
         match event:
             case Reload():
-                validator = self._validator()
-                if validator is not None:
+                probe = self._probe()
+                if probe is not None:
                     # What it reads may be older than the wish.
-                    yield self._retire(validator, "another reload was asked for", now)
+                    yield self._retire(probe, "another reload was asked for", now)
                 yield self._spawn(self.committed, Role.VALIDATOR, "reload", now)
             case Refused(reason):
                 yield Refuse(reason)
@@ -293,6 +347,14 @@ class Supervisor:
                     yield Refuse("a rollback is under way")
                 else:
                     yield from self._try(self.previous)
+
+    def _upgrade(self, now: float) -> Iterator[Action]:
+        if self.stopping:
+            return
+        if self.reloading:
+            yield Refuse("a reload or an upgrade is under way", "upgrade")
+        else:
+            yield self._spawn(self.committed, Role.PREFLIGHT, "upgrade", now)
 
     def _try(self, generation: int) -> Iterator[Action]:
         # A second reload starts over: workers of the candidate before become stale ones.
@@ -410,8 +472,8 @@ class Supervisor:
         if missed is State.STARTING and not self.stopping:
             # Its exit, whenever that comes, adds nothing to what we know.
             child.expected = True
-            if child.role is Role.VALIDATOR:
-                yield Refuse(f"the configuration could not be read: {child} {reason}")
+            if child.role in PROBES:
+                yield Refuse(f"{child} {reason}", PROBES[child.role])
             else:
                 yield from self._failed_to_boot(child, f"{child} {reason}", None, now)
 
@@ -531,9 +593,9 @@ class Supervisor:
         recycled = self._recycled()
         return [c for c in self.workers() if c.generation != generation or c is recycled]
 
-    def _validator(self) -> Child | None:
-        validators = (c for c in self.children.values() if c.role is Role.VALIDATOR)
-        return next((c for c in validators if c.state is State.STARTING), None)
+    def _probe(self) -> Child | None:
+        probes = (c for c in self.children.values() if c.role in PROBES)
+        return next((c for c in probes if c.state is State.STARTING), None)
 
     def _zygote(self, generation: int) -> Child | None:
         zygotes = (c for c in self.children.values() if c.role is Role.ZYGOTE)

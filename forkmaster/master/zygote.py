@@ -61,22 +61,34 @@ class Answer:
 class Link:
     """The master's end of the socket to one zygote.  Never blocks."""
 
-    def __init__(self) -> None:
-        self._socket, self._far_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def __init__(self, own_end: socket.socket, far_end: socket.socket | None = None) -> None:
+        self._socket, self._far_end = own_end, far_end
         self._socket.setblocking(False)
         self.pending: set[int] = set()
         """Serials that were ordered and not answered."""
+
+    @classmethod
+    def create(cls) -> Link:
+        """A link to a zygote that is about to be forked."""
+        return cls(*socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+
+    @classmethod
+    def adopt(cls, fd: int) -> Link:
+        """The link to a zygote that lives, after an upgrade."""
+        return cls(socket.socket(fileno=fd))
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def far_end(self) -> socket.socket:
         """The zygote's end.  In the zygote, after the fork: lets go of the master's."""
+        assert self._far_end is not None
         self._socket.close()
         return self._far_end
 
     def forked(self) -> None:
         """Let go of the zygote's end.  In the master, after the fork."""
+        assert self._far_end is not None
         self._far_end.close()
 
     def order(self, serial: int, cell: int, slot: Path, stacks_fd: int) -> None:

@@ -55,6 +55,13 @@ class Notifier:
         is_local = address.startswith(("/", "@"))
         return cls(address if is_local else None, int(interval) / 1e6 if watched else None)
 
+    def variables(self) -> dict[str, str]:
+        """What `take` took, for a program that this process becomes by exec."""
+        found = {"NOTIFY_SOCKET": self.address} if self.address else {}
+        if self.watchdog is not None:
+            found["WATCHDOG_USEC"] = str(round(self.watchdog * 1e6))
+        return found
+
     def send(self, *assignments: str, fds: Sequence[int] = ()) -> bool:
         """Send assignments as "READY=1" or "STATUS=4 workers" in one message; whether it went.
 

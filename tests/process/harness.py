@@ -75,10 +75,12 @@ class Server:
         env: Mapping[str, str] | None = None,
         cwd: Path = APPS,
         through: Sequence[str] = (),
+        program: Path | None = None,
     ) -> None:
         """`binds`: add `-b fd://N` for `listener`, or for one on a free port of the loopback.
 
-        `through`: a command that executes what follows it.
+        `through`: a command that executes what follows it.  `program`: a script to start it
+        with, instead of `python -m forkmaster`.
         """
         self.folder = folder
         self.log_path = folder / "server.log"
@@ -89,7 +91,8 @@ class Server:
         # either: commands find the masters there.
         shm = "/dev/shm" if os.path.isdir("/dev/shm") else None
         self.board_folder = Path(tempfile.mkdtemp(prefix="forkmaster-test-", dir=shm))
-        command = [sys.executable, "-m", "forkmaster", "--worker-tmp-dir", str(self.board_folder)]
+        started = [str(program)] if program else [sys.executable, "-m", "forkmaster"]
+        command = [*started, "--worker-tmp-dir", str(self.board_folder)]
         if binds:
             if self.listener is None:
                 self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)

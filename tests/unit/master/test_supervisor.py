@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 
-from forkmaster.master.actions import Abort, Adopt, Delay, Dump, Halt, Refuse, RollBack
+from forkmaster.master.actions import (
+    Abort,
+    Adopt,
+    Delay,
+    Dump,
+    Execute,
+    Halt,
+    Refuse,
+    RollBack,
+)
 from forkmaster.master.events import (
     Exited,
     Pulse,
@@ -19,8 +29,10 @@ from forkmaster.master.events import (
     Scale,
     SpawnFailed,
     Stop,
+    Upgrade,
 )
 from forkmaster.master.policy import Role, State
+from forkmaster.master.supervisor import Supervisor
 from tests.unit.master.fleet import Fleet, signalled, spawned, verdicts
 
 # --- Start and crash --------------------------------------------------------------------------
@@ -500,6 +512,73 @@ def test_rollback_without_a_generation_before_is_refused() -> None:
     fleet.serve()
 
     assert fleet.tell(Rollback()) == [Refuse("there is no generation to go back to")]
+
+
+# --- Upgrade ----------------------------------------------------------------------------------
+
+
+def test_an_upgrade_asks_the_new_program_first() -> None:
+    fleet = Fleet(workers=1)
+    fleet.serve()
+
+    actions = fleet.tell(Upgrade())
+
+    assert spawned(actions, Role.PREFLIGHT) == [(2, 0)]
+    assert fleet.exits(2, 0) == [Execute()]
+
+
+def test_a_program_that_cannot_take_over_is_refused() -> None:
+    fleet = Fleet(workers=1)
+    fleet.serve()
+    fleet.tell(Upgrade())
+
+    assert fleet.tell(Exited(2, 1, "no such module")) == [Refuse("no such module", "upgrade")]
+
+
+def test_an_upgrade_during_a_reload_is_refused() -> None:
+    fleet = Fleet(workers=1)
+    fleet.serve()
+    fleet.reload(workers=1)
+
+    (refusal,) = fleet.tell(Upgrade())
+
+    assert isinstance(refusal, Refuse)
+
+
+def test_a_stopping_server_is_not_upgraded() -> None:
+    fleet = Fleet(workers=1)
+    fleet.serve()
+    fleet.tell(Stop())
+
+    assert fleet.tell(Upgrade()) == []
+
+
+def test_another_supervisor_goes_on_where_one_left_off() -> None:
+    fleet = Fleet(workers=2, preload=True, timeout=30.0)
+    fleet.serve()
+    fleet.tell(Resize(+1))
+    fleet.all_ready()
+    fleet.tell(Recycle(2, "max_requests"))
+
+    restored = Supervisor.restore(json.loads(json.dumps(fleet.supervisor.snapshot())), fleet.now)
+    fleet.supervisor = restored
+
+    # Serials and generations go on; so does the recycling that was under way.
+    assert fleet.at(fleet.now) == []
+    assert restored.target == 3
+    assert signalled(fleet.all_ready()) == [(2, "SIGTERM")]
+    assert spawned(fleet.reload(workers=2), Role.WORKER) == [(7, 1)]
+
+
+def test_a_restored_supervisor_judges_no_deadline_that_passed_meanwhile() -> None:
+    fleet = Fleet(workers=1, timeout=30.0)
+    fleet.serve()
+    snapshot = fleet.supervisor.snapshot()
+
+    fleet.supervisor = Supervisor.restore(snapshot, now=1000.0)
+
+    assert signalled(fleet.at(1000.0)) == []
+    assert signalled(fleet.at(1030.0)) == [(1, "SIGABRT")]
 
 
 # --- Preload ----------------------------------------------------------------------------------
