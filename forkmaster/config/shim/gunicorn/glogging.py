@@ -82,6 +82,8 @@ class Logger:
         self.loglevel = self.LOG_LEVELS.get(str(cfg.loglevel).lower(), logging.INFO)
         self.error_log.setLevel(self.loglevel)
         self.access_log.setLevel(logging.INFO)
+        # A dictConfig that ran before may have disabled what it did not name.
+        self.error_log.disabled = self.access_log.disabled = False
         formatter = logging.Formatter(self.error_fmt, self.datefmt)
         self._set_handler(self.error_log, cfg.errorlog, formatter)
         if cfg.accesslog is not None:
