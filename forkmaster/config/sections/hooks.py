@@ -51,8 +51,6 @@ class Hooks:
         hook("server"),
         "",
         "In the master, before it executes its new version.",
-        effect=Effect.NONE,
-        instead="it is not built yet",
     )
     pre_request: Hook | None = setting(
         None,
