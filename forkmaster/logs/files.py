@@ -24,10 +24,12 @@ STALL = 1000  # milliseconds, as poll wants them
 class LogFile:
     """One open log.  Used on both sides of the fork, each with its own count of lost lines."""
 
-    def __init__(self, fd: int, path: Path | None) -> None:
+    def __init__(self, fd: int, path: Path | None, owner: tuple[int, int] | None = None) -> None:
         self.fd = fd
         self.path = path
         """None for a descriptor that somebody else opened."""
+        self.owner = owner
+        """Who else must be able to open it: the (uid, gid) of the workers."""
         self.lost = 0
         """Lines that could not be written."""
         self._poll: select.poll | None = None
@@ -44,12 +46,10 @@ class LogFile:
         """
         path = path.absolute()  # it is reopened after the application has changed the folder
         try:
-            fd = _open(path)
-            if owner is not None:
-                os.fchown(fd, *owner)
+            fd = _open(path, owner)
         except OSError as exc:
             raise ForkmasterError(f"cannot open log file {path}: {exc.strerror}") from exc
-        return cls(fd, path)
+        return cls(fd, path, owner)
 
     @classmethod
     def standard(cls, fd: int) -> LogFile:
@@ -84,7 +84,7 @@ class LogFile:
         """Go on in a new file if the old one was moved away.  Raises OSError, nothing changed."""
         if self.path is None:
             return
-        fd = _open(self.path)
+        fd = _open(self.path, self.owner)
         # The number stays, so everybody who holds it, other threads too, moves along at once.
         os.dup2(fd, self.fd, inheritable=False)
         os.close(fd)
@@ -93,5 +93,13 @@ class LogFile:
         os.close(self.fd)
 
 
-def _open(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def _open(path: Path, owner: tuple[int, int] | None) -> int:
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    # Only root can give a file away; a worker that reopens it is the owner.
+    if owner is not None and os.geteuid() == 0:
+        try:
+            os.fchown(fd, *owner)
+        except OSError:
+            os.close(fd)
+            raise
+    return fd

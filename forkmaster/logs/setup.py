@@ -201,6 +201,20 @@ def set_level(level: int) -> None:
     logging.getLogger(ERROR).setLevel(level)
 
 
+def leave_terminal() -> None:
+    """Let what is logged to standard output or error go nowhere: a daemon has lost both."""
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    for file in _logs.standard.values():
+        os.dup2(null, file.fd, inheritable=False)
+    os.close(null)
+
+
+def goes_to_terminal(config: Config) -> bool:
+    """Whether the error log is nowhere but on standard error."""
+    elsewhere = config.syslog or config.logconfig or config.logconfig_dict or config.logconfig_json
+    return config.errorlog in ("-", "/dev/stderr", "/dev/stdout") and not elsewhere
+
+
 def lost_lines() -> int:
     """How many lines this process could not write."""
     handlers = [*logging.getLogger(ERROR).handlers, *logging.getLogger(ACCESS).handlers]
@@ -254,8 +268,7 @@ def _open(name: str, standard: int, config: Config) -> LogFile:
         -1 if config.user is None else config.user,
         -1 if config.group is None else config.group,
     )
-    may_give = os.geteuid() == 0 and owner != (-1, -1)
-    return LogFile.open(Path(name), owner if may_give else None)
+    return LogFile.open(Path(name), None if owner == (-1, -1) else owner)
 
 
 def _is_journal(fd: int) -> bool:

@@ -35,14 +35,17 @@ from forkmaster.master.policy import Policy, Role, State
 from forkmaster.master.spawn import Process, Spawner, records_for
 from forkmaster.master.supervisor import PROBES, Child, Supervisor
 from forkmaster.system import processes
+from forkmaster.system.daemon import Launch, detach, leave_terminal
 from forkmaster.system.pidfile import Pidfile
+from forkmaster.system.privileges import is_root_of_the_machine
 from forkmaster.system.signals import SignalPipe, signal_name, signals_blocked
-from forkmaster.system.systemd import Notifier, take_inherited_sockets
+from forkmaster.system.systemd import InheritedSocket, Notifier, take_inherited_sockets
 from forkmaster.worker.child import DUMP_SIGNAL
 from forkmaster.worker.views import ServerView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from forkmaster.board.slot import Slot
     from forkmaster.config.sources import Loaded
@@ -71,17 +74,36 @@ def run(loaded: Loaded) -> int:
 
     Raises ForkmasterError if the server cannot start: nothing was forked then.
     """
-    config = loaded.config
     left = upgrade.inherited(os.environ)
+    # Out of the environment: no worker is to believe that they were meant for it.
+    inherited = take_inherited_sockets(os.environ, os.getpid())
+    notifier = Notifier.take(os.environ, os.getpid())
+    # After an upgrade it is in the background already.
+    if left is not None or not loaded.config.daemon:
+        return _serve(loaded, left, inherited, notifier, Launch())
+    launch = detach()
+    try:
+        return _serve(loaded, left, inherited, notifier, launch)
+    except ForkmasterError as exc:
+        # The parent says it, and has the exit code.
+        launch.ended(exc.exit_code, str(exc))
+        return exc.exit_code
+
+
+def _serve(
+    loaded: Loaded,
+    left: upgrade.State | None,
+    inherited: list[InheritedSocket],
+    notifier: Notifier,
+    launch: Launch,
+) -> int:
+    config = loaded.config
     if config.chdir is not None:
         os.chdir(config.chdir)
     logs.configure(config)
     log.info("forkmaster %s serves %s", __version__, config.app)
-    for warning in loaded.warnings:
+    for warning in (*loaded.warnings, *_doubts(config)):
         log.warning("%s", warning)
-    # Out of the environment: no worker is to believe that they were meant for it.
-    inherited = take_inherited_sockets(os.environ, os.getpid())
-    notifier = Notifier.take(os.environ, os.getpid())
     if left is not None:
         return Master.adopt(loaded, notifier, left).run()
     for stale in remove_stale(config.worker_tmp_dir, os.geteuid()):
@@ -94,7 +116,15 @@ def run(loaded: Loaded) -> int:
     except OSError:
         bindings.close()
         raise
-    return Master(loaded, bindings, board, notifier).run()
+    return Master(loaded, bindings, board, notifier, launch).run()
+
+
+def _doubts(config: Config) -> Iterator[str]:
+    """What is allowed but hardly meant."""
+    if config.user in (None, 0) and is_root_of_the_machine():
+        yield "the workers run as root; set user"
+    if config.daemon and not config.enable_stdio_inheritance and logs.goes_to_terminal(config):
+        yield "a daemon has no terminal to log to; set errorlog to a file"
 
 
 class Master:
@@ -106,6 +136,7 @@ class Master:
         bindings: Bindings,
         board: Board,
         notifier: Notifier,
+        launch: Launch,
         left: upgrade.State | None = None,
     ) -> None:
         """`left` is what the program before this one left, after an upgrade."""
@@ -120,11 +151,14 @@ class Master:
         self.spawner = Spawner(board, self.server, left)
         self.processes: dict[int, Process] = {}
         self.notifier = notifier
-        self.announcer = Announcer(notifier.watchdog)
+        self.announcer = Announcer(notifier.watchdog, is_ready=left is not None)
+        self.launch = launch
+        self.pidfile: Pidfile | None = None
         self.exit_code: int | None = None
         self._complaint = ""  # why the last reload failed
         self.observers: list[Callable[[events.Event, Sequence[actions.Action]], None]] = []
         """Called after each event that was decided, with what was done about it."""
+        self._last_words = ""  # why the server has ended
         self._events: deque[events.Event] = deque()
         self._strangers: dict[int, processes.Exit] = {}  # reaped before a zygote named them
 
@@ -141,7 +175,7 @@ class Master:
             Path(left.board), lock_fd=left.lock_fd, serials=serials, records=left.records
         )
         bindings = Bindings.adopt(left.listeners)
-        return cls(loaded, bindings, board, notifier, left)
+        return cls(loaded, bindings, board, notifier, Launch(), left)
 
     # --- Life ---------------------------------------------------------------------------------
 
@@ -151,36 +185,54 @@ class Master:
         self.selector = selectors.DefaultSelector()
         # Before the pid file: people signal as soon as it exists.
         self.signals = SignalPipe(SIGNALS)
-        self.spawner.masters_own += [self.selector.close, self.signals.close_in_child]
+        self.spawner.masters_own += [
+            self.selector.close,
+            self.signals.close_in_child,
+            self.launch.close,
+        ]
         self._watch(self.signals.fileno(), self._on_signals)
         self._watch(self.spawner.announcements, self._on_announcement)
         self.control = self._open_control()
         # Of what a zygote forks, the master is to be the parent.
         processes.become_subreaper()
-        pidfile = Pidfile.write(config.pidfile) if config.pidfile else None
+        try:
+            self.pidfile = Pidfile.write(config.pidfile) if config.pidfile else None
+        except ForkmasterError:
+            self._close()
+            raise
         try:
             processes.set_title(f"{config.proc_name or 'forkmaster'}: master [{config.app}]")
             if self.left is None:
                 self._hook("on_starting", self.server)
                 self.server.LISTENERS = list(self.bindings.of(config))
                 self._hook("when_ready", self.server)
+                if config.daemon:
+                    # The last moment: what is forked now has no terminal either.
+                    leave_terminal(output=not config.enable_stdio_inheritance)
+                    if not config.enable_stdio_inheritance:
+                        logs.leave_terminal()
                 self._decide(events.Start())
             else:
                 self._take_over(self.left)
             self._loop()
         finally:
-            if pidfile is not None:
-                pidfile.remove()
+            if self.pidfile is not None:
+                self.pidfile.remove()
             self._hook("on_exit", self.server)
-            if self.control is not None:
-                self.control.close()
-            self.spawner.close()
-            self.signals.close()
-            self.selector.close()
-            self.board.remove()
-            self.bindings.close()
+            self._close()
         assert self.exit_code is not None  # the loop ends with it
+        self.launch.ended(self.exit_code, f"{self._last_words}; see {config.errorlog}")
         return self.exit_code
+
+    def _close(self) -> None:
+        """Give back everything: no child is left, or none ever came."""
+        if self.control is not None:
+            self.control.close()
+        self.spawner.close()
+        self.signals.close()
+        self.selector.close()
+        self.board.remove()
+        self.bindings.close()
 
     def _open_control(self) -> Control | None:
         orders = Orders(
@@ -227,13 +279,15 @@ class Master:
         self._notify()
 
     def _notify(self) -> None:
-        """Tell the service manager what it does not know yet, if there is one."""
-        if self.notifier.address is None:
+        """Tell whoever waits for us what they do not know yet: a service manager, a terminal."""
+        if self.notifier.address is None and not self.launch.is_awaited:
             return
         ready_workers = self.loaded.config.ready_workers
         standing = standing_of(self.supervisor, ready_workers, self._complaint)
         for message in self.announcer.messages(monotonic(), standing):
             self.notifier.send(*message)
+        if self.announcer.is_ready:
+            self.launch.succeeded()
 
     def _decide(self, event: events.Event) -> None:
         """Tell the supervisor, and perform what it answers.
@@ -435,7 +489,7 @@ class Master:
                 self._commit(generation)
             case actions.Halt(exit_code, reason):
                 log.info("stopped: %s", reason)
-                self.exit_code = exit_code
+                self.exit_code, self._last_words = exit_code, reason
 
     def _strike(self, serial: int, reason: str, level: int, *numbers: int) -> None:
         process = self.processes[serial]
@@ -511,7 +565,19 @@ class Master:
         log.info("reload done: generation %d serves alone", generation)
         self.server.cfg = config
         self.bindings.keep(config)
+        self._keep_pidfile(config.pidfile)
         self._forget_generations()
+
+    def _keep_pidfile(self, path: Path | None) -> None:
+        """Have the pid file where the configuration wants it, whatever became of it."""
+        before = self.pidfile
+        try:
+            self.pidfile = Pidfile.write(path) if path is not None else None
+        except ForkmasterError as exc:
+            log.error("%s; the one from before stays", exc)
+            return
+        if before is not None and (self.pidfile is None or before.path != self.pidfile.path):
+            before.remove()
 
     def _tell_failed(self, what: str, reason: str) -> None:
         serving = self.supervisor.committed
@@ -588,7 +654,10 @@ class Master:
         self.generations = {g: loaded for g, loaded in self.generations.items() if g in needed}
 
     def _hook(self, name: str, *arguments: Any) -> None:
-        """Call a hook of the committed configuration; what it raises is logged and never fatal."""
+        """Call a hook of the committed configuration; what it raises is logged and never fatal.
+
+        Except for a sys.exit() before the first worker: that is how a hook refuses the start.
+        """
         called: Callable[..., Any] | None = getattr(self.loaded.config, name)
         if called is None:
             return
@@ -596,6 +665,10 @@ class Master:
             called(*arguments)
         except Exception:
             log.exception("the hook %s raised", name)
+        except SystemExit as exc:
+            if not self.supervisor.started:
+                raise
+            log.error("the hook %s called sys.exit(%r), which has no effect here", name, exc.code)
 
 
 def policy_of(config: Config) -> Policy:

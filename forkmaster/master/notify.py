@@ -89,10 +89,10 @@ def standing_of(supervisor: Supervisor, ready_workers: int | None, complaint: st
 class Announcer:
     """What to send next.  Told how the server is; remembers what it has said."""
 
-    def __init__(self, watchdog: float | None) -> None:
+    def __init__(self, watchdog: float | None, *, is_ready: bool = False) -> None:
         """`watchdog` is the interval of the service manager in seconds, None for none."""
-        self.is_ready = False
-        """Whether READY=1 was said."""
+        self.is_ready = is_ready
+        """Whether READY=1 was said, by this program or the one before an upgrade."""
         self._ping_every = watchdog / 2 if watchdog else math.inf
         self._ping_at = 0.0  # when the next one is due
         self._extend_at = 0.0

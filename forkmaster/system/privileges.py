@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 from dataclasses import dataclass
+from pathlib import Path
 
 from forkmaster.errors import ForkmasterError
 
@@ -46,6 +47,25 @@ class Identity:
             raise ForkmasterError(f"cannot become {whom}: {exc.strerror}") from exc
 
 
+def is_root_of_the_machine(root: Path = Path("/")) -> bool:
+    """Whether this process may do anything to the whole machine: root, and in no container.
+
+    `root` is where the file system is looked at.
+    """
+    # `container` is what systemd, podman and nspawn set.
+    if os.geteuid() != 0 or os.environ.get("container"):  # noqa: SIM112
+        return False
+    marks = (".dockerenv", "run/.containerenv", "run/systemd/container")
+    if any((root / mark).exists() for mark in marks) or "KUBERNETES_SERVICE_HOST" in os.environ:
+        return False
+    try:
+        # A user namespace makes somebody else its root.
+        mapping = (root / "proc/self/uid_map").read_text().split()
+    except OSError:
+        return True
+    return mapping[:2] == ["0", "0"]
+
+
 def drop(user: str | int | None, group: str | int | None, *, initgroups: bool) -> None:
     """Become that user and group for good.  See `identity` and `Identity.assume`."""
     identity(user, group).assume(initgroups=initgroups)
@@ -54,13 +74,17 @@ def drop(user: str | int | None, group: str | int | None, *, initgroups: bool) -
 def identity(user: str | int | None, group: str | int | None) -> Identity:
     """The user and group by name or number; None means this process' own.
 
+    Another user without a group has its own first group, not ours: that is root's as a rule.
     Raises ForkmasterError if there is no such user or group.
     """
-    return Identity(
-        uid := os.geteuid() if user is None else user_id(user),
-        os.getegid() if group is None else group_id(group),
-        _user_name(uid),
-    )
+    uid = os.geteuid() if user is None else user_id(user)
+    if group is not None:
+        gid = group_id(group)
+    elif uid != os.geteuid():
+        gid = _first_group(uid)
+    else:
+        gid = os.getegid()
+    return Identity(uid, gid, _user_name(uid))
 
 
 def user_id(user: str | int) -> int:
@@ -89,6 +113,13 @@ def _number(text: str | int) -> int | None:
     if isinstance(text, int):
         return text
     return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _first_group(uid: int) -> int:
+    try:
+        return pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        return os.getegid()
 
 
 def _user_name(uid: int) -> str | None:

@@ -76,6 +76,7 @@ class Server:
         cwd: Path = APPS,
         through: Sequence[str] = (),
         program: Path | None = None,
+        python: str = sys.executable,
     ) -> None:
         """`binds`: add `-b fd://N` for `listener`, or for one on a free port of the loopback.
 
@@ -91,7 +92,7 @@ class Server:
         # either: commands find the masters there.
         shm = "/dev/shm" if os.path.isdir("/dev/shm") else None
         self.board_folder = Path(tempfile.mkdtemp(prefix="forkmaster-test-", dir=shm))
-        started = [str(program)] if program else [sys.executable, "-m", "forkmaster"]
+        started = [str(program)] if program else [python, "-m", "forkmaster"]
         command = [*started, "--worker-tmp-dir", str(self.board_folder)]
         if binds:
             if self.listener is None:
@@ -107,7 +108,8 @@ class Server:
                 stderr=log,
                 pass_fds=descriptors,
                 cwd=cwd,
-                env={**inherited, "PYTHONPATH": str(ROOT), **(env or {})},
+                # In a container root is nobody special, so nobody is warned of it.
+                env={**inherited, "PYTHONPATH": str(ROOT), "container": "tests", **(env or {})},
             )
         self.pid = self.process.pid
         self._seen: dict[int, psutil.Process] = {}

@@ -103,8 +103,7 @@ class Logs:
         BOOLEAN,
         "-R --enable-stdio-inheritance",
         "As a daemon, keep standard output and error where they were.",
-        effect=Effect.NONE,
-        instead="it is for daemons, which are not built yet",
+        restart=True,
     )
     statsd_host: str | None = setting(
         None,

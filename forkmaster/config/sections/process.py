@@ -31,7 +31,8 @@ class Process:
         GROUP,
         "-g --group",
         "The group that workers run as.",
-        default_text="the group of who starts the server",
+        default_text="the first group of user, else that of who starts the server",
+        differs="gunicorn leaves the workers of another user in the group of root",
         restart=True,
         everyday=True,
     )
@@ -46,13 +47,12 @@ class Process:
         False,
         BOOLEAN,
         "-D --daemon",
-        "Run in the background. Not under systemd, nor in a container.",
+        "Run in the background; the command ends when the server is ready, or with its exit code "
+        "when it cannot start. Not under systemd, nor in a container.",
         restart=True,
-        effect=Effect.NONE,
-        instead="it is not built yet; let systemd run the server in the background",
     )
     pidfile: Path | None = setting(
-        None, optional(PATH), "-p --pid", "A file for the pid of the master.", restart=True
+        None, optional(PATH), "-p --pid", "A file for the pid of the master."
     )
     worker_tmp_dir: Path | None = setting(
         None,

@@ -5,12 +5,19 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+from pathlib import Path
 
 import pytest
 
 from forkmaster.errors import ForkmasterError
 from forkmaster.system import privileges
-from forkmaster.system.privileges import Identity, group_id, identity, user_id
+from forkmaster.system.privileges import (
+    Identity,
+    group_id,
+    identity,
+    is_root_of_the_machine,
+    user_id,
+)
 
 from .children import in_child
 
@@ -40,6 +47,55 @@ def test_nothing_asked_for_is_what_we_are() -> None:
     assert found.is_current()
     privileges.drop(None, None, initgroups=False)
     assert identity(UNKNOWN, UNKNOWN).name is None
+
+
+@needs_root
+def test_another_user_has_its_own_first_group() -> None:
+    nobody = pwd.getpwnam("nobody")
+
+    assert identity("nobody", None).gid == nobody.pw_gid
+    assert identity(UNKNOWN, None).gid == os.getegid()
+    assert identity(0, None).gid == os.getegid()
+
+
+@needs_root
+@pytest.mark.parametrize("mark", ["", ".dockerenv", "run/.containerenv", "run/systemd/container"])
+def test_root_is_root_of_the_machine_outside_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str
+) -> None:
+    monkeypatch.delenv("container", raising=False)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    mapping = tmp_path / "proc/self/uid_map"
+    mapping.parent.mkdir(parents=True)
+    mapping.write_text("         0          0 4294967295\n")
+    if mark:
+        (tmp_path / mark).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / mark).touch()
+
+    assert is_root_of_the_machine(tmp_path) == (mark == "")
+
+
+@needs_root
+def test_root_of_a_user_namespace_or_a_named_container_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("container", raising=False)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    mapping = tmp_path / "proc/self/uid_map"
+    mapping.parent.mkdir(parents=True)
+
+    mapping.write_text("         0     100000      65536\n")
+    in_namespace = is_root_of_the_machine(tmp_path)
+    mapping.unlink()
+    without_proc = is_root_of_the_machine(tmp_path)
+    monkeypatch.setenv("container", "podman")
+    named = is_root_of_the_machine(tmp_path)
+
+    assert (in_namespace, without_proc, named) == (False, True, False)
+
+
+def test_who_is_not_root_is_not() -> None:
+    assert in_child(lambda: not is_root_of_the_machine() or 1 / 0, as_nobody=True) == 0
 
 
 @needs_root
