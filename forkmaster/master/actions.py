@@ -101,6 +101,8 @@ class RollBack:
 
     generation: int
     reason: str
+    failed: bool = True
+    """False if somebody changed their mind."""
 
 
 @dataclass(frozen=True)

@@ -316,7 +316,9 @@ class Master:
     # --- What happens -------------------------------------------------------------------------
 
     def _on_signals(self) -> None:
-        for number in self.signals.read():
+        # Deaths last: Ctrl-C reaches the workers too, and one that it ended is not to be replaced
+        # by a master that has the same SIGINT still to read.
+        for number in sorted(self.signals.read(), key=lambda each: each == signal.SIGCHLD):
             self._on_signal(number)
 
     def _on_signal(self, number: signal.Signals) -> None:
@@ -481,8 +483,9 @@ class Master:
                 self._execute()
             case actions.Refuse(reason, what):
                 self._tell_failed(f"{what} refused", reason)
-            case actions.RollBack(generation, reason):
-                self._tell_failed(f"reload of generation {generation} rolled back", reason)
+            case actions.RollBack(generation, reason, failed):
+                what = f"reload of generation {generation} rolled back"
+                self._tell_failed(what, reason, logging.ERROR if failed else logging.INFO)
                 self.bindings.keep(self.loaded.config)
                 self._forget_generations()
             case actions.Commit(generation):
@@ -579,10 +582,10 @@ class Master:
         if before is not None and (self.pidfile is None or before.path != self.pidfile.path):
             before.remove()
 
-    def _tell_failed(self, what: str, reason: str) -> None:
+    def _tell_failed(self, what: str, reason: str, level: int = logging.ERROR) -> None:
         serving = self.supervisor.committed
-        self._complaint = f"reload {what}: {reason}"
-        log.error("%s: %s; generation %d serves on", what, reason.rstrip(), serving)
+        self._complaint = f"{what}: {reason}"
+        log.log(level, "%s: %s; generation %d serves on", what, reason.rstrip(), serving)
 
     # --- Upgrade ------------------------------------------------------------------------------
 

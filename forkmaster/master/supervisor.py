@@ -359,7 +359,7 @@ class Supervisor:
     def _try(self, generation: int) -> Iterator[Action]:
         # A second reload starts over: workers of the candidate before become stale ones.
         if self.candidate is not None:
-            yield RollBack(self.candidate, "another reload was asked for")
+            yield RollBack(self.candidate, "another reload was asked for", failed=False)
         self.candidate = generation
         self._candidate_target = self._policies[generation].workers
         # Going back to a generation of which some still serve needs no proof.
@@ -369,18 +369,18 @@ class Supervisor:
         )
         self.backoff.reset()
 
-    def _roll_back(self, reason: str) -> RollBack:
+    def _roll_back(self, reason: str, *, failed: bool = True) -> RollBack:
         assert self.candidate is not None
         dropped, self.candidate = self.candidate, None
         if dropped == self.previous:
             self.previous = None
         self.backoff.reset()
-        return RollBack(dropped, reason)
+        return RollBack(dropped, reason, failed)
 
     def _stop(self, graceful: bool, now: float) -> Iterator[Action]:
         self.halt = self.halt or Halt(0, "asked to stop")
         if self.candidate is not None:
-            yield self._roll_back("the server stops")
+            yield self._roll_back("the server stops", failed=False)
         if graceful:
             return  # reconciling retires what still serves
         for child in self.children.values():

@@ -256,3 +256,15 @@ def test_a_stopped_master_harms_nobody(serve: Serve, kind: Kind) -> None:
     assert answer.status == 200
     assert server.workers() == before
     assert not is_gone(before[0])
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_workers_too_and_is_clean(
+    serve: Serve, kind: Kind
+) -> None:
+    server = serve(*kind.arguments, "-w", "4", kind.hello, through=("setsid",))
+    server.wait_until_ready(4)
+
+    os.killpg(server.pid, signal.SIGINT)
+
+    assert server.wait() == 0
+    assert len(server.lines("started")) == 4
