@@ -1,0 +1,10 @@
+"""Reads the body to its end and answers how long it was."""
+
+
+def application(environ, start_response):
+    size = 0
+    while part := environ["wsgi.input"].read(65536):
+        size += len(part)
+    body = str(size).encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
