@@ -55,7 +55,7 @@ def print_toml(loaded: Loaded) -> None:
         origin = loaded.origins[name]
         value = _value(loaded, name)
         if origin.source != "default" and name != "config" and value is not None:
-            print(f"{name} = {_toml(value)}  # {origin}")
+            print(f"{name} = {toml_value(value)}  # {origin}")
 
 
 def _value(loaded: Loaded, name: str) -> object:
@@ -73,11 +73,11 @@ def _text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _toml(value: object) -> str:
+def toml_value(value: object) -> str:
     """`value` in TOML, which is JSON but for its tables; in one line."""
     if isinstance(value, dict):
-        pairs = (f"{json.dumps(key)} = {_toml(each)}" for key, each in value.items())
+        pairs = (f"{json.dumps(key)} = {toml_value(each)}" for key, each in value.items())
         return f"{{ {', '.join(pairs)} }}" if value else "{}"
     if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(toml_value, value))}]"
     return json.dumps(value, ensure_ascii=False)
