@@ -8,16 +8,21 @@ VENV := .venv
 endif
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+CHECKERS := $(VENV)/.checkers
 
-.PHONY: help install demo format check test bench docs
+.PHONY: help install demo format check check-conf test bench docs
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(CHECKERS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[conf]'
 	@touch $@
 
 install: $(INSTALLED) ## editable install with the dev dependencies, in .venv
@@ -40,9 +45,12 @@ check: $(INSTALLED) ## ruff, mypy --strict, generated files are fresh
 	$(BIN)/mypy
 	$(BIN)/python scripts/generate_docs.py --check
 
-test: $(INSTALLED) ## unit and http tests, then process and end-to-end tests
+check-conf: $(CHECKERS) ## every file of conf/ with the program that reads it
+	PATH="$(abspath $(BIN)):$$PATH" scripts/check_conf.sh
+
+test: $(INSTALLED) ## unit and http tests, then those with real servers
 	$(BIN)/python -m pytest tests/unit tests/http
-	$(BIN)/python -m pytest -n 4 tests/process tests/e2e
+	$(BIN)/python -m pytest -n 4 tests/process tests/e2e tests/deploy
 
 bench: $(INSTALLED) ## the table of docs/benchmarks.md
 	$(BIN)/python scripts/benchmark.py

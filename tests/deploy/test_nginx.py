@@ -1,0 +1,189 @@
+"""The demo project behind a real nginx, with the site of conf/nginx."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.deploy.conftest import Deploy
+from tests.process.harness import Load, all_gone, wait_for
+
+# Each kind of worker, and each way from nginx to it.
+WAYS = pytest.mark.parametrize(
+    ("kind", "transport"), [("sync", "unix"), ("threaded", "tcp"), ("asgi", "unix")]
+)
+
+
+@WAYS
+def test_a_login_on_another_port(deploy: Deploy, kind: str, transport: str) -> None:
+    site = deploy(kind, transport=transport)
+
+    answer = site.log_in()
+    admin = site.browser.get("/admin/project/note/")
+
+    assert answer.status_code == 302, answer.text  # 403 would be the CSRF check
+    assert "the first note" in admin.text
+
+
+def test_a_form_from_elsewhere_is_refused(deploy: Deploy) -> None:
+    site = deploy()
+    site.server.tolerate("Forbidden", "Origin checking failed")
+    token = site.token("/")
+
+    answer = site.browser.post(
+        "/",
+        data={"text": "forged", "csrfmiddlewaretoken": token},
+        headers={"Origin": "https://evil.example"},
+    )
+
+    assert answer.status_code == 403
+
+
+def test_static_files_come_from_nginx(deploy: Deploy) -> None:
+    site = deploy(tolerate="missing.css")
+    path = site.browser.get("/").text.split('<link rel="stylesheet" href="')[1].split('"')[0]
+
+    style = site.browser.get(path)
+    missing = site.browser.get("/static/missing.css")
+    outside = site.browser.get("/static/..%2fdb.sqlite3")
+
+    assert style.status_code == 200
+    assert "immutable" in style.headers["cache-control"]
+    assert style.headers["content-type"] == "text/css"
+    assert "font:" in style.text
+    assert (missing.status_code, outside.status_code) == (404, 400)
+    assert path not in (site.nginx.prefix.parent / "access.log").read_text()
+
+
+@WAYS
+def test_a_file_of_20_mib_goes_up_and_comes_down(deploy: Deploy, kind: str, transport: str) -> None:
+    site = deploy(kind, transport=transport)
+    content = os.urandom(20 * 1024 * 1024)
+    site.log_in()
+
+    sent = site.post("/upload", {"text": "large"}, files={"attachment": ("data.bin", content)})
+    received = site.browser.get(sent.headers["location"])
+    media = site.browser.get("/media/attachments/data.bin")
+
+    assert sent.status_code == 302, sent.text
+    wanted = hashlib.sha256(content).hexdigest()
+    assert hashlib.sha256(received.content).hexdigest() == wanted
+    assert hashlib.sha256(media.content).hexdigest() == wanted
+    assert media.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_body_beyond_the_limit_of_nginx_is_refused(deploy: Deploy) -> None:
+    site = deploy(tolerate="client intended to send too large body")
+
+    answer = site.browser.post("/upload", content=b"x" * (25 * 1024 * 1024 + 1))
+
+    assert answer.status_code == 413
+
+
+def test_a_host_that_is_not_ours_gets_nothing(deploy: Deploy) -> None:
+    site = deploy()
+
+    with pytest.raises(Exception, match="disconnected"):
+        site.browser.get("/", headers={"Host": "evil.example"})
+
+
+def test_the_client_is_in_the_access_log(deploy: Deploy) -> None:
+    site = deploy("asgi")
+
+    site.browser.get("/whoami?a=1")
+
+    log = site.nginx.prefix.parent / "access.log"
+    line = wait_for(log.read_text, what="a line in the access log")
+    client, request, rest = line.split('"')
+    assert client.strip() == "127.0.0.1"
+    assert request == "GET /whoami?a=1 HTTP/1.1"
+    status, queued = rest.split()
+    assert status == "200"
+    assert 0 <= float(queued) < 10  # from X-Request-Start
+
+
+def test_asgi_knows_the_client_behind_the_unix_socket(deploy: Deploy) -> None:
+    site = deploy("asgi")
+
+    answer = site.browser.get("/whoami").json()
+
+    assert answer["address"] == "127.0.0.1"
+    assert answer["host"] == f"localhost:{site.nginx.port}"
+
+
+@pytest.mark.parametrize(("kind", "transport"), [("sync", "unix"), ("asgi", "tcp")])
+def test_tls_and_http_2_end_at_nginx(
+    deploy: Deploy, kind: str, transport: str, tmp_path: Path
+) -> None:
+    if shutil.which("curl") is None or shutil.which("openssl") is None:
+        pytest.skip("curl or openssl is not installed")
+    site = deploy(kind, transport=transport, site="project-tls.conf")
+    url = f"https://localhost:{site.nginx.secure_port}/whoami"
+
+    answer = subprocess.run(
+        ["curl", "--silent", "--insecure", "--http2", "--write-out", "\n%{http_version}", url],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    redirect = site.browser.get("/whoami?a=1")
+
+    body, _, version = answer.stdout.rpartition("\n")
+    assert version == "2"
+    assert '"scheme": "https"' in body
+    assert f'"host": "localhost:{site.nginx.secure_port}"' in body
+    assert redirect.status_code == 301
+    assert redirect.headers["location"].endswith("/whoami?a=1")
+
+
+def test_a_websocket(deploy: Deploy) -> None:
+    site = deploy("asgi")
+    url = f"ws://localhost:{site.nginx.port}/ws/echo"
+
+    with connect(url, origin=site.nginx.url) as ws:  # type: ignore[arg-type]
+        ws.send("héllo")
+        ws.send(b"\x00\xff")
+        received = [ws.recv(10), ws.recv(10)]
+        site.server.send_signal(signal.SIGTERM)
+        with pytest.raises(ConnectionClosed) as caught:
+            ws.recv(10)
+
+    assert received == ["héllo", b"\x00\xff"]
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == 1012
+    assert site.server.wait() == 0
+
+
+@WAYS
+def test_connections_to_forkmaster_are_kept(deploy: Deploy, kind: str, transport: str) -> None:
+    site = deploy(kind, transport=transport)
+
+    for _ in range(10):
+        assert site.browser.get("/whoami").status_code == 200
+
+    # Two workers: nginx keeps one connection, wherever it ended up.
+    assert site.server.board().totals.counters["accepted"] == 1
+
+
+@WAYS
+def test_a_reload_under_load_loses_nothing(deploy: Deploy, kind: str, transport: str) -> None:
+    site = deploy(kind, transport=transport)
+    before = site.server.workers()
+
+    with Load(site, "/async", clients=4) as load:  # type: ignore[arg-type]
+        load.wait_for_answers(20)
+        site.server.send_signal(signal.SIGHUP)
+        site.server.wait_for_line("reload done: generation 1", timeout=30)
+        wait_for(lambda: all_gone(before), 15, "the old workers are gone")
+        load.wait_for_answers(20)
+
+    assert load.lost == []
+    assert load.bodies == {b'{"notes": 3}'}
