@@ -119,9 +119,7 @@ def test_asgi_knows_the_client_behind_the_unix_socket(deploy: Deploy) -> None:
 
 
 @pytest.mark.parametrize(("kind", "transport"), [("sync", "unix"), ("asgi", "tcp")])
-def test_tls_and_http_2_end_at_nginx(
-    deploy: Deploy, kind: str, transport: str, tmp_path: Path
-) -> None:
+def test_tls_and_http_2_end_at_nginx(deploy: Deploy, kind: str, transport: str) -> None:
     if shutil.which("curl") is None or shutil.which("openssl") is None:
         pytest.skip("curl or openssl is not installed")
     site = deploy(kind, transport=transport, site="project-tls.conf")
