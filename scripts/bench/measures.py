@@ -239,12 +239,14 @@ def start(rounds: int) -> Table:
 
 def memory(rounds: int) -> Table:
     about = (
-        "An application of the weight of a large Django site, four workers, preloaded, after 200"
-        " requests: proportional memory (PSS) of all processes."
+        "An application of the weight of a large Django site, four workers that have all"
+        " answered: proportional memory (PSS) of all processes.  Every request reads the same"
+        " hundredth of the objects, so what is not shared is what the garbage collector has"
+        " written to, and what was made after the fork."
     )
     table = Table("Memory with preload", about, "MiB (PSS)", more_is_better=False)
     contenders = [
-        forkmaster("-w", "4", "--preload", "--warmup", "/"),
+        forkmaster("-w", "4", "--preload", "--warmup", "/", name="forkmaster --preload"),
         gunicorn("-w", "4", "--preload", name="gunicorn --preload"),
         forkmaster("-w", "4", name="forkmaster without preload"),
     ]
