@@ -150,6 +150,10 @@ class Board:
         """The slot of a child that was not dropped yet."""
         return self._slots[serial]
 
+    def count_death(self, cause: str) -> None:
+        """Count the end of a child, for one of layout.DEATHS."""
+        self.master.words[layout.DEATHS_FIRST_WORD + layout.DEATHS.index(cause)] += 1
+
     def drop(self, serial: int) -> None:
         """Forget a child that was reaped: add its counters to the totals, remove its files."""
         slot = self._slots.pop(serial)

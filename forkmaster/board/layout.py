@@ -6,6 +6,7 @@ Times are CLOCK_MONOTONIC nanoseconds; 0 means "never".
 
     word 0..15     identity, state, beat
     word 16..47    counters, which only grow (but CONNECTIONS and IN_FLIGHT, which are levels)
+    word 48..54    in the master's slot: how many processes ended, by cause
     word 64..95    histogram of request durations: bucket 0 counts those under a microsecond,
                    bucket i those from 2**(i-1) up to 2**i microseconds, the last all longer ones
     byte 1024..    records: the requests in flight and the last ones finished
@@ -86,6 +87,18 @@ COUNTERS = {
     "in_flight": IN_FLIGHT,
     "refused": REFUSED,
 }
+
+# In the master's slot, words 48 to 54: how many processes ended for each of these causes.
+DEATHS_FIRST_WORD = 48
+DEATHS = (
+    "requested",
+    "limit",
+    "timeout",
+    "boot failure",
+    "signal",
+    "out of memory",
+    "exit code",
+)
 
 HISTOGRAM = 64
 BUCKETS = 32

@@ -117,6 +117,8 @@ class BoardView:
     children: tuple[SlotView, ...]
     """By serial."""
     totals: Totals
+    deaths: Mapping[str, int]
+    """How many processes ended, by the causes of layout.DEATHS."""
 
 
 def find_boards(root: Path | None = None) -> list[BoardFolder]:
@@ -160,11 +162,12 @@ def read_board(folder: Path) -> BoardView:
     for _ in range(ATTEMPTS):
         folds_before = _folds(folder)
         master = read_slot(folder / board.MASTER)
+        deaths = _deaths(folder)
         children = _children(folder)
         if folds_before % 2 == 0 and _folds(folder) == folds_before:
             break
     traffic = [master, *(child for child in children if child.kind != "monitor")]
-    return BoardView(master, tuple(children), _sum(traffic))
+    return BoardView(master, tuple(children), _sum(traffic), deaths)
 
 
 def totals(folder: Path) -> Totals:
@@ -262,6 +265,13 @@ def _folds(folder: Path) -> int:
     with open(folder / board.MASTER, "rb") as file:
         file.seek(layout.FOLDS * 8)
         return int.from_bytes(file.read(8), sys.byteorder)
+
+
+def _deaths(folder: Path) -> dict[str, int]:
+    with open(folder / board.MASTER, "rb") as file:
+        file.seek(layout.DEATHS_FIRST_WORD * 8)
+        counts = memoryview(file.read(8 * len(layout.DEATHS))).cast("Q")
+    return dict(zip(layout.DEATHS, counts, strict=True))
 
 
 def _children(folder: Path) -> list[SlotView]:

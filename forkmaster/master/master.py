@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any
 from forkmaster import __version__
 from forkmaster.board import layout
 from forkmaster.board.board import Board, remove_stale
-from forkmaster.board.reader import read_slot
 from forkmaster.errors import ForkmasterError
 from forkmaster.logs import setup as logs
 from forkmaster.master import actions, events, incidents, upgrade
 from forkmaster.master.bindings import Bindings
 from forkmaster.master.control import Control
+from forkmaster.master.evidence import IncidentFolder, KernelKills
+from forkmaster.master.inquests import Inquests
 from forkmaster.master.notify import Announcer, standing_of
 from forkmaster.master.orders import Orders
 from forkmaster.master.policy import Policy, Role, State
@@ -36,11 +37,11 @@ from forkmaster.master.spawn import Process, Spawner, records_for
 from forkmaster.master.supervisor import PROBES, Child, Supervisor
 from forkmaster.system import processes
 from forkmaster.system.daemon import Launch, detach, leave_terminal
+from forkmaster.system.memory import memory_group
 from forkmaster.system.pidfile import Pidfile
 from forkmaster.system.privileges import is_root_of_the_machine
 from forkmaster.system.signals import SignalPipe, signal_name, signals_blocked
 from forkmaster.system.systemd import InheritedSocket, Notifier, take_inherited_sockets
-from forkmaster.worker.child import DUMP_SIGNAL
 from forkmaster.worker.views import ServerView
 
 if TYPE_CHECKING:
@@ -156,6 +157,10 @@ class Master:
         self.pidfile: Pidfile | None = None
         self.exit_code: int | None = None
         self._complaint = ""  # why the last reload failed
+        self.kernel_kills = KernelKills(memory_group())
+        folder = loaded.config.incident_dir or board.path / "incidents"
+        self.incident_folder = IncidentFolder(folder, loaded.config.incident_limit)
+        self.inquests = Inquests(board, self.incident_folder)
         self.observers: list[Callable[[events.Event, Sequence[actions.Action]], None]] = []
         """Called after each event that was decided, with what was done about it."""
         self._last_words = ""  # why the server has ended
@@ -193,6 +198,7 @@ class Master:
         self._watch(self.signals.fileno(), self._on_signals)
         self._watch(self.spawner.announcements, self._on_announcement)
         self.control = self._open_control()
+        self.incident_folder.prepare()
         # Of what a zygote forks, the master is to be the parent.
         processes.become_subreaper()
         try:
@@ -261,7 +267,11 @@ class Master:
         words = self.board.master.words
         while self.exit_code is None:
             self._notify()
-            due = min(self.supervisor.next_deadline(), self.announcer.next_deadline())
+            due = min(
+                self.supervisor.next_deadline(),
+                self.announcer.next_deadline(),
+                self.inquests.next_look(),
+            )
             if self.control is not None:
                 due = min(due, self.control.next_deadline())
             now = monotonic()
@@ -274,6 +284,7 @@ class Master:
                     key.data()
             if self.exit_code is None:
                 self._decide(events.Tick())
+            self.inquests.look(monotonic())
             if self.control is not None:
                 self.control.turn(monotonic())
         self._notify()
@@ -427,6 +438,7 @@ class Master:
         if process.link is not None:
             self._bury_zygote(process)
         self.spawner.forget(process)
+        self.inquests.forget(process.serial)
         if process.role is Role.WORKER:
             self.server.WORKERS.pop(process.pid, None)
             self._hook("child_exit", self.server, process.view)
@@ -440,23 +452,33 @@ class Master:
             self._spawn_failed(self.processes[serial], f"{zygote} died")
 
     def _report(self, process: Process, child: Child, ended: processes.Exit) -> None:
-        asked = child.expected or self.supervisor.stopping
+        """Say what ended a process, and count it."""
         if process.role in PROBES:
             return  # what it found is told as the outcome of the reload or the upgrade
-        if asked and ended.status == 0:
-            log.info("%s %s", process, ended)
+        asked = child.expected or self.supervisor.stopping
+        # Nobody here sends a SIGKILL without a missed deadline.
+        unexplained = ended.signal == signal.SIGKILL and not child.missed
+        death = incidents.Death(
+            status=ended.status,
+            was_ready=child.ready_at is not None,
+            asked=asked,
+            limit=bool(child.recycle),
+            missed=child.missed,
+            orderly=process.slot.words[layout.STATE] == layout.EXITING,
+            by_kernel=unexplained and self.kernel_kills.explain_one(),
+        )
+        cause = incidents.cause_of(death)
+        self.board.count_death(cause.value)
+        if cause in (incidents.Cause.REQUESTED, incidents.Cause.LIMIT):
+            log.info("%s %s%s", process, ended, "" if asked else "; nobody here asked it to")
             return
-        view = read_slot(process.slot)
-        before = "" if child.ready_at is not None else " before it was ready"
-        lost = incidents.serving(view.in_flight, monotonic())
-        level = logging.WARNING if asked and not lost else logging.ERROR
-        log.log(level, "%s (pid %d) %s%s%s", process, process.pid, ended, before, lost)
-        self._log_stacks(process)
-
-    def _log_stacks(self, process: Process) -> None:
-        stacks = self.board.take_stacks(process.serial)
-        if stacks:
-            log.error("%s stood here:\n%s", process, incidents.own_frames(stacks))
+        reason = str(ended)
+        if cause is incidents.Cause.OUT_OF_MEMORY:
+            reason = "was killed by the kernel: the control group is out of memory"
+        if not death.was_ready:
+            reason += " before it was ready"
+        level = logging.WARNING if asked and not is_serving(process) else logging.ERROR
+        self.inquests.died(process, cause, reason, ended, level)
 
     # --- What is done -------------------------------------------------------------------------
 
@@ -469,12 +491,13 @@ class Master:
                 log.info("%s: %s; sending %s", process, reason, number.name)
                 process.send(number)
             case actions.Abort(serial, reason, number):
-                # The kernel delivers both before the process runs again, the dump included.
-                self._strike(serial, reason, logging.ERROR, DUMP_SIGNAL, number)
+                self._strike(serial, reason, logging.ERROR, number)
             case actions.Kill(serial, reason, number):
-                self._strike(serial, reason, logging.WARNING, number)
+                lost = is_serving(self.processes[serial])
+                self._strike(serial, reason, logging.ERROR if lost else logging.WARNING, number)
             case actions.Dump(serial, reason):
-                self._strike(serial, reason, logging.WARNING, DUMP_SIGNAL)
+                process = self.processes[serial]
+                self.inquests.open(process, reason, level=logging.WARNING, then=None, kept=False)
             case actions.Delay(seconds, reason):
                 log.error("%s; next attempt in %.1f s", reason, seconds)
             case actions.Adopt():
@@ -494,15 +517,15 @@ class Master:
                 log.info("stopped: %s", reason)
                 self.exit_code, self._last_words = exit_code, reason
 
-    def _strike(self, serial: int, reason: str, level: int, *numbers: int) -> None:
+    def _strike(self, serial: int, reason: str, level: int, number: int) -> None:
+        """End a process that missed a deadline; the first time it shows where it stands."""
         process = self.processes[serial]
-        busy = incidents.serving(read_slot(process.slot).in_flight, monotonic())
-        follows = f"sending {signal_name(numbers[-1])}"
-        if numbers == (DUMP_SIGNAL,):
-            follows = "its stacks follow"
-        log.log(level, "%s (pid %d) %s%s; %s", process, process.pid, reason, busy, follows)
-        for number in numbers:
+        if process.role in PROBES or self.inquests.has_told(serial):
+            name = signal_name(number)
+            log.log(level, "%s (pid %d) %s; sending %s", process, process.pid, reason, name)
             process.send(number)
+        else:
+            self.inquests.open(process, reason, level=level, then=number)
 
     def _spawn(self, action: actions.Spawn) -> None:
         loaded = self.generations[action.generation]
@@ -700,6 +723,11 @@ def pulse_of(process: Process, requests: bool) -> events.Pulse:
         oldest=oldest_request(process.slot) if requests else 0.0,
         extended=words[layout.EXTENDED] / 1e9,
     )
+
+
+def is_serving(process: Process) -> bool:
+    """Whether its end loses a request."""
+    return process.slot.words[layout.IN_FLIGHT] > 0
 
 
 def oldest_request(slot: Slot) -> float:

@@ -109,6 +109,7 @@ class Child:
     dumped: float = 0.0  # the start of the request whose stacks were logged
     recycle: str = ""  # why it is to be replaced
     expected: bool = False  # we asked it to go, so its death says nothing about the application
+    missed: bool = False  # a deadline, and that is what ends it
 
     def __str__(self) -> str:
         return f"{self.role.value} {self.serial}"
@@ -463,6 +464,7 @@ class Supervisor:
     def _miss(self, child: Child, reason: str, now: float) -> Iterator[Action]:
         """The child missed a deadline: one step up the ladder."""
         missed = child.state
+        child.missed = True
         signal, after = ESCALATION[missed]
         self._move(child, after, now)
         if signal is SIGKILL:

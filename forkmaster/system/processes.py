@@ -12,7 +12,8 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from resource import struct_rusage
 
 import psutil
 from setproctitle import setproctitle
@@ -32,13 +33,22 @@ class Exit:
     signal: int | None
     core: bool = False
     """Whether it left a core dump."""
+    peak: int | None = field(default=None, compare=False)
+    """The most bytes it ever had in RAM; None if the kernel did not say."""
+    cpu: float | None = field(default=None, compare=False)
+    """Seconds of processor time that it used."""
 
     @classmethod
-    def from_wait(cls, status: int) -> Exit:
-        """From the status that waitpid returns."""
+    def from_wait(cls, status: int, usage: struct_rusage | None = None) -> Exit:
+        """From the status that waitpid returns, and what wait4 returns besides."""
+        peak = cpu = None
+        if usage is not None:
+            # ru_maxrss: kilobytes, says getrusage(2); bytes on macOS.
+            peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            cpu = usage.ru_utime + usage.ru_stime
         if os.WIFSIGNALED(status):
-            return cls(None, os.WTERMSIG(status), os.WCOREDUMP(status))
-        return cls(os.WEXITSTATUS(status), None)
+            return cls(None, os.WTERMSIG(status), os.WCOREDUMP(status), peak, cpu)
+        return cls(os.WEXITSTATUS(status), None, False, peak, cpu)
 
     def __str__(self) -> str:
         if self.signal is None:
@@ -97,12 +107,12 @@ def reap() -> list[tuple[int, Exit]]:
     reaped: list[tuple[int, Exit]] = []
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
             return reaped
         if pid == 0:
             return reaped
-        reaped.append((pid, Exit.from_wait(status)))
+        reaped.append((pid, Exit.from_wait(status, usage)))
 
 
 def die_with_parent(number: int, parent: int) -> bool:

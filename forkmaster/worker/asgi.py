@@ -48,6 +48,7 @@ from forkmaster.errors import BootError
 from forkmaster.http.response import SERVER
 from forkmaster.worker.lifespan import Lifespan
 from forkmaster.worker.observed import Forwarding, Ledger, ObservedApplication
+from forkmaster.worker.tasks import show_on_dump_signal
 from forkmaster.worker.warmup import warm_asgi
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ class AsgiWorker:
         timeout = self.config.timeout
         self._beat_interval = min(1.0, timeout / 4) if timeout else 1.0
         self._beat()
+        show_on_dump_signal(loop, self.assignment.stacks_fd)
         loop.add_reader(self._wakeup_fd, self._woken)
         loop.add_reader(self.assignment.liveness_fd, self._orphaned)
         lifespan = Lifespan(self._application, self.config.asgi_lifespan)

@@ -85,7 +85,7 @@ def test_a_hung_worker_is_killed_after_timeout_and_its_request_named(
         pytest.skip("its loop runs on while a thread hangs; request_timeout is for that")
     server = serve(*kind.arguments, "--timeout", "1", kind.app).wait_until_ready()
     (before,) = server.workers()
-    server.expect(r"worker 1 .*GET /block", r"worker 1 .*(SIGABRT|status 1)", "worker 1 stood here")
+    server.expect(r"worker 1 .*GET /block.*SIGABRT")
     began = time.monotonic()
 
     raw = server.send(request_bytes("/block?60"))
@@ -113,7 +113,7 @@ def test_a_slow_but_living_worker_is_left_alone(serve: Serve, kind: Kind) -> Non
 
 def test_a_worker_that_hangs_in_its_import_is_killed(serve: Serve) -> None:
     server = serve("--boot-timeout", "1", "slow_boot", env={"SLOW_BOOT": "60"})
-    server.expect(r"worker \d+ ", "stood here")
+    server.expect(r"worker \d+ ")
 
     server.wait_for_line("worker 1 .*(not ready|boot|SIGABRT)")
     server.wait_for_line("worker 2 started", timeout=15)

@@ -83,9 +83,8 @@ class Process:
         optional(PATH),
         "--incident-dir",
         "A folder for a JSON record of every abnormal death of a worker.",
+        default_text="in the board, until the server ends",
         own=True,
-        effect=Effect.NONE,
-        instead="it is not built yet; the error log says the same",
         restart=True,
     )
     incident_limit: int = setting(
@@ -94,8 +93,7 @@ class Process:
         "--incident-limit",
         "How many such records are kept.",
         own=True,
-        effect=Effect.NONE,
-        instead="it is not built yet",
+        restart=True,
     )
     tmp_upload_dir: Path | None = setting(
         None,
