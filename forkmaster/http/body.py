@@ -59,13 +59,8 @@ class Body:
         """
         raise NotImplementedError
 
-    @property
-    def is_spooled(self) -> bool:
-        """Whether `stream` is a file, which the caller closes."""
-        return self._file is not None
-
     def stream(self) -> IO[bytes]:
-        """The complete body as `wsgi.input`."""
+        """The complete body as `wsgi.input`; the caller closes it."""
         if self._file is not None:
             self._file.seek(0)
             return self._file

@@ -25,7 +25,7 @@ from forkmaster.board import layout
 from forkmaster.board.board import Board, remove_stale
 from forkmaster.errors import ForkmasterError
 from forkmaster.logs import setup as logs
-from forkmaster.master import actions, events, incidents, upgrade
+from forkmaster.master import actions, events, hooks, incidents, upgrade
 from forkmaster.master.bindings import Bindings
 from forkmaster.master.control import Control
 from forkmaster.master.evidence import IncidentFolder, KernelKills
@@ -109,6 +109,10 @@ def _serve(
         return Master.adopt(loaded, notifier, left).run()
     for stale in remove_stale(config.worker_tmp_dir, os.geteuid()):
         log.info("removed %s, left by a master that was killed", stale)
+    server = ServerView(config)
+    hooks.call(config, "nworkers_changed", server, server.num_workers, None, may_refuse=True)
+    # Before anything is bound: a hook may make the folder of a unix socket, or refuse the start.
+    hooks.call(config, "on_starting", server, may_refuse=True)
     # Before the pid file: a bind that fails is the only sure sign of another instance, and must
     # not cost that one its pid file.
     bindings = Bindings.open(config, inherited)
@@ -117,7 +121,7 @@ def _serve(
     except OSError:
         bindings.close()
         raise
-    return Master(loaded, bindings, board, notifier, launch).run()
+    return Master(loaded, bindings, board, notifier, launch, server=server).run()
 
 
 def _doubts(config: Config) -> Iterator[str]:
@@ -139,6 +143,7 @@ class Master:
         notifier: Notifier,
         launch: Launch,
         left: upgrade.State | None = None,
+        server: ServerView | None = None,
     ) -> None:
         """`left` is what the program before this one left, after an upgrade."""
         self.left = left
@@ -148,7 +153,7 @@ class Master:
         self.generations = {self.supervisor.committed: loaded}
         self.bindings = bindings
         self.board = board
-        self.server = ServerView(loaded.config)
+        self.server = server or ServerView(loaded.config)
         self.spawner = Spawner(board, self.server, left)
         self.processes: dict[int, Process] = {}
         self.notifier = notifier
@@ -209,7 +214,6 @@ class Master:
         try:
             processes.set_title(f"{config.proc_name or 'forkmaster'}: master [{config.app}]")
             if self.left is None:
-                self._hook("on_starting", self.server)
                 self.server.LISTENERS = list(self.bindings.of(config))
                 self._hook("when_ready", self.server)
                 if config.daemon:
@@ -379,8 +383,11 @@ class Master:
         after = self.supervisor.aimed
         log.info("%s; workers wanted: %d, before: %d", cause, after, before)
         if before != after:
-            self.server.num_workers = after
-            self._hook("nworkers_changed", self.server, after, before)
+            self._tell_workers_changed()
+
+    def _tell_workers_changed(self) -> None:
+        before, self.server.num_workers = self.server.num_workers, self.supervisor.aimed
+        self._hook("nworkers_changed", self.server, self.server.num_workers, before)
 
     def _on_announcement(self) -> None:
         """A child wrote a byte: its slot says what it wants to tell."""
@@ -581,15 +588,20 @@ class Master:
 
     def _propose(self, loaded: Loaded) -> None:
         self.generations[self.supervisor.next_generation] = loaded
-        self._hook("on_reload", self.server)
+        hooks.call(loaded.config, "on_reload", self.server)
         self._decide(events.Propose(policy_of(loaded.config)))
 
     def _commit(self, generation: int) -> None:
         config = self.loaded.config
         self._complaint = ""
-        logs.configure(config)
+        try:
+            logs.configure(config)
+        except (ForkmasterError, OSError) as exc:
+            log.error("%s; logging as before", exc)
         log.info("reload done: generation %d serves alone", generation)
-        self.server.cfg = config
+        self.server.cfg = self.server.log.cfg = config
+        # With every reload, changed or not, as gunicorn calls it.
+        self._tell_workers_changed()
         self.bindings.keep(config)
         self._keep_pidfile(config.pidfile)
         self._forget_generations()
@@ -680,21 +692,9 @@ class Master:
         self.generations = {g: loaded for g, loaded in self.generations.items() if g in needed}
 
     def _hook(self, name: str, *arguments: Any) -> None:
-        """Call a hook of the committed configuration; what it raises is logged and never fatal.
-
-        Except for a sys.exit() before the first worker: that is how a hook refuses the start.
-        """
-        called: Callable[..., Any] | None = getattr(self.loaded.config, name)
-        if called is None:
-            return
-        try:
-            called(*arguments)
-        except Exception:
-            log.exception("the hook %s raised", name)
-        except SystemExit as exc:
-            if not self.supervisor.started:
-                raise
-            log.error("the hook %s called sys.exit(%r), which has no effect here", name, exc.code)
+        """Call a hook of the committed configuration."""
+        may_refuse = not self.supervisor.started
+        hooks.call(self.loaded.config, name, *arguments, may_refuse=may_refuse)
 
 
 def policy_of(config: Config) -> Policy:

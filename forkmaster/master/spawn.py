@@ -20,7 +20,7 @@ from forkmaster.board import layout
 from forkmaster.board.balance import Balance
 from forkmaster.board.board import Board
 from forkmaster.errors import ForkmasterError
-from forkmaster.master import upgrade
+from forkmaster.master import hooks, upgrade
 from forkmaster.master.policy import Role
 from forkmaster.master.zygote import Link, Zygote
 from forkmaster.system import processes
@@ -214,6 +214,7 @@ class Spawner:
                     stacks_fd = assignment.stacks_fd
                     zygote.order(process.serial, process.cell, process.slot.path, stacks_fd)
                     return
+                hooks.call(loaded.config, "pre_fork", self.server, process.view)
                 run = Child(assignment).run
         process.is_born(self._fork(run, process.serial, siblings))
         if process.link is not None:

@@ -46,6 +46,7 @@ from uvicorn.server import ServerState
 from forkmaster.board import layout
 from forkmaster.errors import BootError
 from forkmaster.http.response import SERVER
+from forkmaster.worker.asgi_hooks import HookedApplication
 from forkmaster.worker.lifespan import Lifespan
 from forkmaster.worker.observed import Forwarding, Ledger, ObservedApplication
 from forkmaster.worker.tasks import show_on_dump_signal
@@ -108,11 +109,12 @@ class AsgiWorker:
         self._application = self._uvicorn.loaded_app
         self._ledger = Ledger(assignment)
         self._forwarding = Forwarding(config)
-        self._observed = ObservedApplication(
-            self._application, assignment, self._ledger, self, None
-        )
+        served = self._application
+        if config.pre_request or config.post_request:
+            served = HookedApplication(served, config, assignment.view)
+        self._observed = ObservedApplication(served, assignment, self._ledger, self, None)
         self._trusting = ObservedApplication(
-            self._application, assignment, self._ledger, self, self._forwarding
+            served, assignment, self._ledger, self, self._forwarding
         )
         self._uvicorn.loaded_app = self._observed
 

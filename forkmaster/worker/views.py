@@ -104,5 +104,9 @@ class WorkerView:
         """Beat, on behalf of application code that knows it will take long."""
         self._slot.beat()
 
+    def last_update(self) -> float:
+        """The monotonic time of the last beat, in seconds; gunicorn's `worker.tmp` has it."""
+        return self._slot.last_beat()
+
     def __str__(self) -> str:
         return f"{self.role} {self.age}"

@@ -36,6 +36,10 @@ async def http(scope, receive, send):
         body = json.dumps(shown).encode()
     elif path == "/big":
         body = b"x" * int(query or 8 * 1024 * 1024)
+    elif path == "/request":
+        headers = dict(scope["headers"])
+        sent = [headers.get(name, b"-").decode() for name in (b"x-added", b"x-sent")]
+        body = " ".join([scope["scheme"], *sent]).encode()
     elif path == "/environ":
         body = " ".join(os.environ).encode()
     elif path == "/pid":

@@ -20,6 +20,9 @@ def application(environ, start_response):
         body = b"x" * int(query or 8 * 1024 * 1024)
     elif path == "/pid":
         body = str(os.getpid()).encode()
+    elif path == "/request":
+        names = ("wsgi.url_scheme", "HTTP_X_ADDED", "HTTP_X_SENT")
+        body = " ".join(environ.get(name, "-") for name in names).encode()
     elif path == "/environ":
         body = " ".join(os.environ).encode()
     elif path == "/modules":

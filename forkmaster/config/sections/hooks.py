@@ -57,8 +57,6 @@ class Hooks:
         hook("worker", "req"),
         "",
         "In a worker, before each request.",
-        effect=Effect.NONE,
-        instead="it is not built yet",
     )
     post_request: Hook | None = setting(
         None,
@@ -66,8 +64,6 @@ class Hooks:
         "",
         "In a worker, after each request; takes worker, req, environ and resp, or the first "
         "two or three of them.",
-        effect=Effect.NONE,
-        instead="it is not built yet",
     )
     child_exit: Hook | None = setting(
         None, hook("server", "worker"), "", "In the master, when a worker has exited."
