@@ -131,6 +131,11 @@ class Bindings:
         """The sockets that the workers of `config` serve."""
         return tuple(self._bindings[address].socket for address in self._addresses(config))
 
+    def others(self, config: Config) -> tuple[socket.socket, ...]:
+        """The sockets that the workers of `config` do not serve."""
+        served = self._addresses(config)
+        return tuple(b.socket for address, b in self._bindings.items() if address not in served)
+
     def close(self) -> None:
         """Close them all: the server has ended."""
         for binding in self._bindings.values():

@@ -536,11 +536,15 @@ class Master:
 
     def _spawn(self, action: actions.Spawn) -> None:
         loaded = self.generations[action.generation]
-        siblings = list(self.processes.values())
-        listeners = self.bindings.of(loaded.config)
         try:
             process = self.spawner.spawn(
-                action.serial, action.generation, action.role, loaded, listeners, siblings
+                action.serial,
+                action.generation,
+                action.role,
+                loaded,
+                listeners=self.bindings.of(loaded.config),
+                unserved=self.bindings.others(loaded.config),
+                siblings=list(self.processes.values()),
             )
         except OSError as exc:
             reason = f"cannot fork {action.role.value} {action.serial}: {exc.strerror}"

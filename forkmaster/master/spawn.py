@@ -114,9 +114,14 @@ class Spawner:
         role: Role,
         loaded: Loaded,
         listeners: tuple[socket.socket, ...],
+        unserved: tuple[socket.socket, ...],
         siblings: list[Process],
     ) -> Process:
-        """A new child.  Raises OSError (EAGAIN, ENOMEM, ENOSPC, EMFILE): there is none then."""
+        """A new child.  Raises OSError (EAGAIN, ENOMEM, ENOSPC, EMFILE): there is none then.
+
+        `listeners` are those of its generation, `unserved` all others: a child that kept one
+        open would keep the port open, after the master has given it up.
+        """
         config = loaded.config
         slot = self.board.new_slot(serial, generation)
         try:
@@ -145,7 +150,7 @@ class Spawner:
             view=view,
         )
         try:
-            self._start(process, assignment, loaded, siblings)
+            self._start(process, assignment, loaded, siblings, unserved)
         except OSError:
             self.forget(process)
             raise
@@ -199,6 +204,7 @@ class Spawner:
         assignment: Assignment,
         loaded: Loaded,
         siblings: list[Process],
+        unserved: tuple[socket.socket, ...],
     ) -> None:
         match process.role:
             case Role.VALIDATOR:
@@ -216,11 +222,12 @@ class Spawner:
                     return
                 hooks.call(loaded.config, "pre_fork", self.server, process.view)
                 run = Child(assignment).run
-        process.is_born(self._fork(run, process.serial, siblings))
+        let_go = [*(each.close for each in siblings), *(each.close for each in unserved)]
+        process.is_born(self._fork(run, process.serial, let_go))
         if process.link is not None:
             process.link.forked()
 
-    def _fork(self, run: Callable[[], int], serial: int, siblings: list[Process]) -> int:
+    def _fork(self, run: Callable[[], int], serial: int, let_go: list[Callable[[], None]]) -> int:
         """Fork a child that ends with the status of `run`; returns its pid.
 
         Raises OSError.  On the main thread only: PR_SET_PDEATHSIG fires when the thread that
@@ -231,19 +238,19 @@ class Spawner:
         with signals_blocked():
             pid = os.fork()
             if pid == 0:
-                self._in_child(run, serial, siblings)
+                self._in_child(run, serial, let_go)
         return pid
 
-    def _in_child(self, run: Callable[[], int], serial: int, siblings: list[Process]) -> None:
+    def _in_child(
+        self, run: Callable[[], int], serial: int, let_go: list[Callable[[], None]]
+    ) -> None:
         status = FAILED
         try:
-            for let_go in self.masters_own:
-                let_go()
+            for close in (*self.masters_own, *let_go):
+                close()
             os.close(self.announcements)
             os.close(self._alive)
             self.board.close_in_child(serial)
-            for sibling in siblings:
-                sibling.close()
             reset_signals()
             status = run()
         finally:

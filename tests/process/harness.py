@@ -34,6 +34,14 @@ OTHERS = re.compile(
     r"PORT|WEB_CONCURRENCY|FORWARDED_ALLOW_IPS|(FORKMASTER|GUNICORN|LISTEN|NOTIFY)_.*"
 )
 
+FIXED = {
+    "PYTHONPATH": str(ROOT),
+    # In a container root is nobody special, so nobody is warned of it.
+    "container": "tests",
+    # A module that a test writes twice in a second, equally long, would still be the first one.
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+
 T = TypeVar("T")
 
 
@@ -108,8 +116,7 @@ class Server:
                 stderr=log,
                 pass_fds=descriptors,
                 cwd=cwd,
-                # In a container root is nobody special, so nobody is warned of it.
-                env={**inherited, "PYTHONPATH": str(ROOT), "container": "tests", **(env or {})},
+                env={**inherited, **FIXED, **(env or {})},
             )
         self.pid = self.process.pid
         self._seen: dict[int, psutil.Process] = {}
