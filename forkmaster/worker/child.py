@@ -66,6 +66,7 @@ class Child:
         try:
             return self.guard(self._serve)
         finally:
+            ignore_requests_to_stop()
             self.assignment.slot.words[layout.STATE] = layout.EXITING
             self.view.alive = False
             self.hook("worker_exit", self.assignment.server, self.view)
@@ -200,7 +201,10 @@ class Child:
         if self.worker is None or not self.ready:
             raise ToldToStop
         self.assignment.slot.words[layout.STATE] = layout.DRAINING
-        self.worker.drain()
+        try:
+            self.worker.drain()
+        except OSError:
+            pass  # it has drained, and closed what would wake it
 
     def _on_quit(self, *_: object) -> None:
         if self.worker is None or not self.ready:
@@ -254,6 +258,14 @@ def worker_kind(asked: str | None, found: str, threads: int) -> str:
     if asked == "sync" and threads > 1:
         return "threaded"
     return asked
+
+
+def ignore_requests_to_stop() -> None:
+    """From here on this process is ending; a handler that raises would end it with a failure."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        # The threads that are joined at the end may take long.
+        signal.signal(number, lambda *_: os._exit(0))
 
 
 def end(status: int) -> NoReturn:
