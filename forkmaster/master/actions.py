@@ -71,6 +71,13 @@ class Delay:
 
 
 @dataclass(frozen=True)
+class Wait:
+    """Nothing is done but logged: the code must change before the next attempt."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Adopt:
     """The new configuration is sound: read it, bind what it adds, and answer Propose."""
 
@@ -121,6 +128,7 @@ Action = (
     | Kill
     | Dump
     | Delay
+    | Wait
     | Adopt
     | Execute
     | Refuse

@@ -35,6 +35,7 @@ from forkmaster.master.orders import Orders
 from forkmaster.master.policy import Policy, Role, State
 from forkmaster.master.spawn import Process, Spawner, records_for
 from forkmaster.master.supervisor import PROBES, Child, Supervisor
+from forkmaster.master.watcher import fingerprint_of
 from forkmaster.system import processes
 from forkmaster.system.daemon import Launch, detach, leave_terminal
 from forkmaster.system.memory import memory_group
@@ -404,7 +405,7 @@ class Master:
                 continue
             if child.state is State.STARTING and words[layout.READY]:
                 took = words[layout.READY] / 1e9 - process.born
-                log.info("%s ready after %.2f s", process, took)
+                log.log(_level(process), "%s ready after %.2f s", process, took)
                 process.view.booted = True
                 self._decide(events.Ready(serial))
             # The same byte may announce both.
@@ -477,7 +478,8 @@ class Master:
         cause = incidents.cause_of(death)
         self.board.count_death(cause.value)
         if cause in (incidents.Cause.REQUESTED, incidents.Cause.LIMIT):
-            log.info("%s %s%s", process, ended, "" if asked else "; nobody here asked it to")
+            unasked = "" if asked else "; nobody here asked it to"
+            log.log(_level(process), "%s %s%s", process, ended, unasked)
             return
         reason = str(ended)
         if cause is incidents.Cause.OUT_OF_MEMORY:
@@ -495,7 +497,7 @@ class Master:
                 self._spawn(action)
             case actions.Retire(serial, reason, number) | actions.Quit(serial, reason, number):
                 process = self.processes[serial]
-                log.info("%s: %s; sending %s", process, reason, number.name)
+                log.log(_level(process), "%s: %s; sending %s", process, reason, number.name)
                 process.send(number)
             case actions.Abort(serial, reason, number):
                 self._strike(serial, reason, logging.ERROR, number)
@@ -507,6 +509,8 @@ class Master:
                 self.inquests.open(process, reason, level=logging.WARNING, then=None, kept=False)
             case actions.Delay(seconds, reason):
                 log.error("%s; next attempt in %.1f s", reason, seconds)
+            case actions.Wait(reason):
+                log.error("%s; waiting for the code to change", reason)
             case actions.Adopt():
                 self._adopt()
             case actions.Execute():
@@ -561,7 +565,8 @@ class Master:
         self._watch(zygote.link.fileno(), lambda: self._on_answers(zygote))
 
     def _log_start(self, process: Process, reason: str = "from the zygote") -> None:
-        log.info(
+        log.log(
+            _level(process),
             "%s started (pid %d, generation %d): %s",
             process,
             process.pid,
@@ -701,6 +706,11 @@ class Master:
         hooks.call(self.loaded.config, name, *arguments, may_refuse=may_refuse)
 
 
+def _level(process: Process) -> int:
+    """The level of what is routine in the life of a child."""
+    return logging.DEBUG if process.role is Role.WATCHER else logging.INFO
+
+
 def policy_of(config: Config) -> Policy:
     """The part of a configuration that the supervisor decides by."""
     return Policy(
@@ -713,6 +723,7 @@ def policy_of(config: Config) -> Policy:
         kill_timeout=config.kill_timeout,
         surge=config.workers if config.reload_mode == "all-at-once" else config.reload_surge,
         preload=config.preload_app,
+        watch=fingerprint_of(config),
     )
 
 

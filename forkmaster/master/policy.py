@@ -15,6 +15,8 @@ class Role(Enum):
     """Has loaded the application of its generation, and forks its workers."""
     VALIDATOR = "validator"
     """Reads a new configuration and ends: whatever that does, it does to a throw-away process."""
+    WATCHER = "watcher"
+    """Watches the code and asks for a reload when it changes.  For development."""
     PREFLIGHT = "preflight"
     """Is the program of an upgrade, asked whether it could take over."""
 
@@ -45,6 +47,8 @@ class Policy:
     kill_timeout: float = 5.0
     surge: int = 1
     preload: bool = False
+    watch: tuple[str, ...] = ()
+    """What is watched for changes of the code, if it is: then a failed boot waits for the next."""
 
     def patience(self, state: State) -> float:
         """How long a child may stay in `state`, or between two beats if READY; `inf` for ever."""

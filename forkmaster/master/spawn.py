@@ -22,6 +22,7 @@ from forkmaster.board.board import Board
 from forkmaster.errors import ForkmasterError
 from forkmaster.master import hooks, upgrade
 from forkmaster.master.policy import Role
+from forkmaster.master.watcher import Watcher
 from forkmaster.master.zygote import Link, Zygote
 from forkmaster.system import processes
 from forkmaster.system.signals import reset_signals, signals_blocked, unblock_signals
@@ -211,6 +212,8 @@ class Spawner:
                 run: Callable[[], int] = Validation(assignment, loaded).run
             case Role.PREFLIGHT:
                 run = Preflight(assignment, loaded).run
+            case Role.WATCHER:
+                run = Watcher(assignment, loaded.file).run
             case Role.ZYGOTE:
                 link = process.link = Link.create()
                 run = lambda: Zygote(assignment, link.far_end(), self.balance).run()  # noqa: E731

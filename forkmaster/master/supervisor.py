@@ -24,6 +24,9 @@ candidate's workers the stale ones.  So rolling back needs no code of its own.
 With preload every generation has a zygote, and a worker can only be spawned once its zygote is
 ready.  The zygote of the generation before stays, so that a rollback is a fork from memory.
 
+With reload a watcher asks for a reload whenever the code changes.  Code that cannot be loaded is
+not tried again before the next change, and ends nothing, not even the first boot.
+
 A child is known here by its serial (1 for the first ever spawned).  Pids belong to the master:
 the kernel reuses them; serials are never reused.
 """
@@ -51,6 +54,7 @@ from forkmaster.master.actions import (
     Retire,
     RollBack,
     Spawn,
+    Wait,
 )
 from forkmaster.master.backoff import Backoff
 from forkmaster.master.events import (
@@ -126,9 +130,11 @@ class Supervisor:
     previous: int | None = None  # the generation that a rollback goes back to
     children: dict[int, Child] = field(default_factory=dict)
     backoff: Backoff = field(default_factory=Backoff)
+    watcher_backoff: Backoff = field(default_factory=Backoff)
     halt: Halt | None = None  # what ends the server, once it is stopping
     started: bool = False
     was_ready: bool = False  # whether any worker ever became ready
+    waiting: bool = False  # the code cannot be loaded, and is watched: wait until it changes
     due: float = math.inf  # when the next Tick was promised
     _policies: dict[int, Policy] = field(default_factory=dict)
     _candidate_target: int = 0
@@ -150,8 +156,9 @@ class Supervisor:
     def next_deadline(self) -> float:
         """The monotonic time at which `Tick` is due; `inf` when nothing is pending."""
         deadlines = [self._next_look(child) for child in self.children.values()]
-        if self.halt is None and self.backoff.retry_at > 0.0:
-            deadlines.append(self.backoff.retry_at)
+        if self.halt is None:
+            waits = (self.backoff.retry_at, self.watcher_backoff.retry_at)
+            deadlines += [retry_at for retry_at in waits if retry_at > 0.0]
         return min(deadlines, default=math.inf)
 
     @property
@@ -249,11 +256,11 @@ class Supervisor:
             case Exited(serial, status, reason):
                 yield from self._record_exit(serial, status, reason, now)
             case SpawnFailed(serial, reason):
-                role = self.children.pop(serial).role
-                if role in PROBES:
-                    yield Refuse(reason, PROBES[role])
+                missing = self.children.pop(serial)
+                if missing.role in PROBES:
+                    yield Refuse(reason, PROBES[missing.role])
                 elif not self.stopping:
-                    yield Delay(self.backoff.died_unready(now), reason)
+                    yield Delay(self._backoff_of(missing).died_unready(now), reason)
             case Recycle(serial, reason):
                 child = self.children.get(serial)
                 if child is not None and child.state is State.READY and not child.recycle:
@@ -275,9 +282,11 @@ class Supervisor:
             return
         self._move(child, State.READY, now)
         child.ready_at = child.heard = now
+        if child.role in (Role.WORKER, Role.WATCHER):
+            self._backoff_of(child).became_ready()
         if child.role is Role.WORKER:
             self.was_ready = True
-            self.backoff.became_ready()
+            self.waiting = False
             if child.generation == self.candidate:
                 self._gate_open = True
 
@@ -307,15 +316,27 @@ class Supervisor:
             died = f"{child} {_end(status)} before it was ready"
             yield from self._failed_to_boot(child, died, status, now)
         else:
-            wait = self.backoff.died_ready(now - child.ready_at, now)
+            backoff = self._backoff_of(child)
+            wait = backoff.died_ready(now - child.ready_at, now)
             if wait:
-                yield Delay(wait, f"{self.backoff.quick_deaths} workers died shortly after boot")
+                died = f"{backoff.quick_deaths} {child.role.value}s died shortly after boot"
+                yield Delay(wait, died)
 
     def _failed_to_boot(
         self, child: Child, reason: str, status: int | None, now: float
     ) -> Iterator[Action]:
-        if child.generation == self.candidate:
+        if child.role is Role.WATCHER:
+            yield Delay(self.watcher_backoff.died_unready(now), reason)
+        elif child.generation == self.candidate:
             yield self._roll_back(reason)
+        elif (
+            status in (BOOT_FAILURE, APP_FAILURE)
+            and self.policy.watch
+            and child.generation == self.committed
+        ):
+            if not self.waiting:
+                self.waiting = True
+                yield Wait(reason)
         elif status in (BOOT_FAILURE, APP_FAILURE) and not self.was_ready:
             # Nothing has ever worked, so nothing is lost by saying so at once: a supervisor
             # above us, or the person at the terminal, needs the exit status.
@@ -496,6 +517,7 @@ class Supervisor:
         yield from self._spawn_missing(now)
         yield from self._retire_surplus(now)
         yield from self._retire_zygotes(now)
+        yield from self._keep_watcher(now)
 
     def _commit_if_done(self) -> Iterator[Action]:
         if self.candidate is None or not self._gate_open:
@@ -505,6 +527,7 @@ class Supervisor:
         if len(ready) >= self._candidate_target and not stale:
             self.previous, self.committed = self.committed, self.candidate
             self.candidate = None
+            self.waiting = False
             self.policy = self._policies[self.committed]
             self.target = self._candidate_target
             yield Commit(self.committed)
@@ -512,14 +535,15 @@ class Supervisor:
             self._policies = {g: policy for g, policy in self._policies.items() if g in needed}
 
     def _spawn_missing(self, now: float) -> Iterator[Action]:
-        if now < self.backoff.retry_at:
+        if now < self.backoff.retry_at or (self.waiting and self.candidate is None):
             return
         self.backoff.retry_at = 0.0
         if self.candidate is not None and not self._gate_open:
             # The committed generation stays at full strength while the gate is tried.
             standing = sum(child.generation != self.candidate for child in self.workers())
-            missing = self.target - standing
-            yield from self._spawn_workers(self.committed, missing, "missing", now)
+            if not self.waiting:
+                missing = self.target - standing
+                yield from self._spawn_workers(self.committed, missing, "missing", now)
             if not self._fresh(self.candidate):
                 yield from self._spawn_workers(self.candidate, 1, "first of its generation", now)
             return
@@ -573,6 +597,27 @@ class Supervisor:
                 and child.generation not in kept
             ):
                 yield self._retire(child, "its generation was given up", now)
+
+    def _keep_watcher(self, now: float) -> Iterator[Action]:
+        """One watcher of what the committed generation wants watched, if it does."""
+        wanted = self.policy.watch
+        watchers = [
+            c for c in self.children.values() if c.role is Role.WATCHER and c.state in SERVING
+        ]
+        fresh = [c for c in watchers if wanted and self._policy_of(c).watch == wanted]
+        # The one before watches until its successor does, so that no change is missed.
+        if not wanted or any(c.state is State.READY for c in fresh):
+            for child in watchers:
+                if child not in fresh:
+                    yield self._retire(child, "replaced" if wanted else "surplus", now)
+        if fresh or not wanted:
+            self.watcher_backoff.retry_at = 0.0
+        elif now >= self.watcher_backoff.retry_at:
+            self.watcher_backoff.retry_at = 0.0
+            yield self._spawn(self.committed, Role.WATCHER, "missing", now)
+
+    def _backoff_of(self, child: Child) -> Backoff:
+        return self.watcher_backoff if child.role is Role.WATCHER else self.backoff
 
     def _wanted(self) -> int:
         return self.committed if self.candidate is None else self.candidate

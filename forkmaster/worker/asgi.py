@@ -312,7 +312,8 @@ class AsgiWorker:
         for connection in list(self.state.connections):
             if not isinstance(connection, _HTTPProtocol):
                 connection.shutdown()
-        linger = min(LINGER, self.config.keepalive)
+        # With reload none is answered once more: it would be by the old code.
+        linger = 0.0 if self.config.reload else min(LINGER, self.config.keepalive)
         self._loop.call_later(linger, self._close_idle, linger)
         while (self._open or self._ledger.is_busy) and not self._is_quitting:
             self._drained.clear()  # it may have been before the queue was taken

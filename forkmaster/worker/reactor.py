@@ -771,7 +771,8 @@ class Reactor:
         self._balance.leave()
         for listener in self._listeners:
             self._accept_queued(listener)
-        linger = min(_LINGER, self._keepalive)
+        # With reload none is answered once more: it would be by the old code.
+        linger = 0 if self.config.reload else min(_LINGER, self._keepalive)
         now = monotonic_ns()
         for connection in list(self._idle.values()):
             self._watch(connection, now + linger)

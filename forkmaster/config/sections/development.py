@@ -9,8 +9,6 @@ from forkmaster.config.places import WATCHED
 from forkmaster.config.settings import Effect, setting
 from forkmaster.config.values import BOOLEAN, OPTIONAL_TEXT, choice
 
-_NOT_YET = "it is not built yet; send HUP to the master after a change"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Development:
@@ -45,26 +43,22 @@ class Development:
         False,
         BOOLEAN,
         "--reload",
-        "Reload when the code changes.",
-        effect=Effect.NONE,
-        instead=_NOT_YET,
+        "Reload when the code changes. For development.",
+        differs="watches every *.py under the folder and under pythonpath, imported or not",
         everyday=True,
     )
     reload_engine: str = setting(
         "auto",
         choice("auto", "poll", "inotify"),
         "--reload-engine",
-        "How changes are found.",
-        effect=Effect.NONE,
-        instead=_NOT_YET,
+        "How changes are found: inotify needs the package watchfiles, and polling does not.",
+        default_text="inotify if watchfiles is installed, else poll",
     )
     reload_extra_files: tuple[str, ...] = setting(
         (),
         WATCHED,
         "--reload-extra-file",
-        "A file, or a pattern of files, to watch besides the code. May be repeated.",
-        effect=Effect.NONE,
-        instead=_NOT_YET,
+        "A file, a folder, or a pattern of files, to watch besides the code. May be repeated.",
     )
     spew: bool = setting(
         False,

@@ -32,7 +32,7 @@ from forkmaster.master.supervisor import Supervisor
 class Fleet:
     """One server.  Every method that makes something happen returns the actions it led to."""
 
-    def __init__(self, *, now: float = 100.0, **policy: float) -> None:
+    def __init__(self, *, now: float = 100.0, **policy: float | tuple[str, ...]) -> None:
         self.policy = Policy(**policy)  # type: ignore[arg-type]
         self.supervisor = Supervisor(self.policy)
         self.now = now
@@ -79,7 +79,7 @@ class Fleet:
         """The worker beats, and its oldest request started at `since`."""
         return self.tell(Pulses({serial: Pulse(self.now, oldest=since)}))
 
-    def reload(self, **policy: float) -> list[Action]:
+    def reload(self, **policy: float | tuple[str, ...]) -> list[Action]:
         """A reload whose configuration is sound, up to the first worker of the candidate."""
         (validator,) = [a for a in self.tell(Reload()) if isinstance(a, Spawn)]
         assert validator.role is Role.VALIDATOR

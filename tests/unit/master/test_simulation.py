@@ -62,6 +62,7 @@ class World:
             surge=pick(1, 3),
             timeout=pick(0, 3) * 10.0,
             preload=pick(0, 1) == 1,
+            watch=("code",) * pick(0, 1),
         )
 
     def tell(self, event: Event) -> None:
@@ -115,7 +116,8 @@ class World:
                     self.dying.append(serial)
                 case Retire(serial) | Abort(serial) | Quit(serial):
                     self.softened.add(serial)
-                    if self.temper[serial] != "hang":
+                    # One that has died already hears nothing; its exit is about to be told.
+                    if self.temper.get(serial, "dead") not in ("hang", "dead"):
                         self.dying.append(serial)
                 case Halt():
                     self.halted = action
@@ -242,6 +244,9 @@ def test_a_quiet_fleet_settles_at_exactly_its_target(block: int) -> None:
         assert {c.generation for c in workers} == {supervisor.committed}, seed
         others = {c.serial for c in supervisor.children.values() if c.role is Role.WORKER}
         assert others - {c.serial for c in workers} <= set(world.dying), seed
+        watchers = [c for c in supervisor.children.values() if c.role is Role.WATCHER]
+        watching = [c for c in watchers if c.state in SERVING]
+        assert len(watching) == len(world.policy.watch), seed
 
 
 @pytest.mark.parametrize("block", range(5))

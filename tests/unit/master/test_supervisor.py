@@ -16,6 +16,7 @@ from forkmaster.master.actions import (
     Halt,
     Refuse,
     RollBack,
+    Wait,
 )
 from forkmaster.master.events import (
     Exited,
@@ -778,3 +779,126 @@ def test_a_reload_replaces_what_waits_to_be_recycled() -> None:
 
     assert fleet.generation(1) == fleet.in_state(State.READY)
     assert len(fleet.generation(1)) == 1
+
+
+# --- The watcher ------------------------------------------------------------------------------
+
+
+def watched(**policy: float) -> Fleet:
+    """A fleet of two workers, serving, with a watcher: child 3."""
+    fleet = Fleet(workers=2, watch=("code",), **policy)
+    fleet.serve()
+    return fleet
+
+
+def test_a_watcher_is_started_beside_the_workers() -> None:
+    fleet = Fleet(workers=2, watch=("code",))
+
+    actions = fleet.start()
+
+    assert spawned(actions) == [(1, 0), (2, 0)]
+    assert spawned(actions, Role.WATCHER) == [(3, 0)]
+
+
+def test_a_watcher_that_watches_nothing_new_outlives_a_reload() -> None:
+    fleet = watched()
+
+    fleet.reload(workers=2, watch=("code",))
+    actions = fleet.settle()
+
+    assert verdicts(actions) == ["Commit"]
+    assert spawned(actions, Role.WATCHER) == []
+    assert 3 in fleet.in_state(State.READY)
+
+
+def test_a_watcher_goes_when_the_next_one_watches() -> None:
+    fleet = watched()
+
+    fleet.reload(workers=2, watch=("code", "templates"))
+    fleet.ready(5)
+    fleet.gone()
+    fleet.ready(6)
+    fleet.gone()
+    before = fleet.in_state(State.READY, role=Role.WATCHER)
+    actions = fleet.ready(7)
+
+    assert before == [3]
+    assert signalled(actions) == [(3, "SIGTERM")]
+
+
+def test_a_reload_can_end_the_watching() -> None:
+    fleet = watched()
+
+    fleet.reload(workers=2)
+    actions = fleet.settle()
+
+    assert (3, "SIGTERM") in signalled(actions)
+    assert spawned(actions, Role.WATCHER) == []
+
+
+def test_a_watcher_that_dies_is_replaced_and_delays_nobody() -> None:
+    fleet = Fleet(workers=1, watch=("code",))
+    fleet.start()
+
+    failed = fleet.exits(2, 1)
+    fleet.ready(1)
+    replaced = fleet.exits(1, 1)
+    again = fleet.after(1.0)
+
+    assert spawned(failed, Role.WATCHER) == []
+    assert spawned(replaced) == [(3, 0)]
+    assert spawned(again, Role.WATCHER) == [(4, 0)]
+
+
+@pytest.mark.parametrize("status", [3, 4])
+def test_watched_code_that_cannot_be_loaded_waits_for_a_change(status: int) -> None:
+    fleet = Fleet(workers=2, watch=("code",))
+    fleet.start()
+
+    failed = fleet.exits(1, status) + fleet.exits(2, status)
+    later = fleet.after(600.0)
+
+    assert [type(action) for action in failed] == [Wait]
+    assert spawned(later) == []
+    assert fleet.halted is None
+
+
+def test_code_that_was_mended_is_served_at_full_strength() -> None:
+    fleet = Fleet(workers=2, watch=("code",))
+    fleet.start()
+    fleet.exits(1, 3)
+    fleet.exits(2, 3)
+
+    still_broken = fleet.reload(workers=2, watch=("code",))
+    rolled_back = fleet.exits(5, 3)
+    mended = fleet.reload(workers=2, watch=("code",))
+    fleet.settle()
+
+    assert spawned(still_broken) == [(5, 1)]
+    assert verdicts(rolled_back) == ["RollBack"]
+    assert spawned(rolled_back) == []
+    assert spawned(mended) == [(7, 2)]
+    assert len(fleet.generation(2)) == 2
+
+
+def test_a_worker_that_dies_while_its_code_is_broken_is_missed_until_it_is_mended() -> None:
+    fleet = watched()
+
+    fleet.exits(1, 1)
+    failed = fleet.exits(4, 3)
+    later = fleet.after(60.0)
+    fleet.reload(workers=2, watch=("code",))
+    fleet.settle()
+
+    assert [type(action) for action in failed] == [Wait]
+    assert spawned(later) == []
+    assert len(fleet.generation(1)) == 2
+
+
+def test_a_stop_ends_the_watcher_too() -> None:
+    fleet = watched()
+
+    fleet.tell(Stop())
+    fleet.gone()
+
+    assert fleet.halted is not None
