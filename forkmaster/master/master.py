@@ -629,7 +629,10 @@ class Master:
     def _tell_failed(self, what: str, reason: str, level: int = logging.ERROR) -> None:
         serving = self.supervisor.committed
         self._complaint = f"{what}: {reason}"
-        log.log(level, "%s: %s; generation %d serves on", what, reason.rstrip(), serving)
+        follows = f"generation {serving} serves on"
+        if self.supervisor.waiting and not self.supervisor.workers():
+            follows = "waiting for the code to change"
+        log.log(level, "%s: %s; %s", what, reason.rstrip(), follows)
 
     # --- Upgrade ------------------------------------------------------------------------------
 
