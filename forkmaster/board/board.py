@@ -58,6 +58,8 @@ class Board:
         """Must outlive an exec of the master, or the board would look abandoned."""
         self.master = master
         self.records = records
+        self.readers = -1
+        """The group that may read it, besides its owner; -1 for none."""
         self._slots: dict[int, Slot] = {}
         self._stacks: dict[int, int] = {}
 
@@ -112,6 +114,22 @@ class Board:
             board.stacks_file(serial)
         return board
 
+    def let_read(self, group: int) -> None:
+        """Let a group read what the slots say: the monitor is in it if it is not our user.
+
+        Nobody in it can change anything.  Raises OSError.
+        """
+        self.readers = group
+        os.chown(self.path, -1, group)
+        self.path.chmod(0o750)
+        for slot in (self.master, *self._slots.values()):
+            self._let_read(slot.path)
+
+    def _let_read(self, file: Path) -> None:
+        if self.readers != -1:
+            os.chown(file, -1, self.readers)
+            file.chmod(0o640)
+
     def new_slot(self, serial: int, generation: int) -> Slot:
         """A slot for a child about to be forked.  Raises OSError (ENOSPC)."""
         slot = Slot.create(
@@ -121,6 +139,7 @@ class Board:
             records=self.records,
         )
         self._slots[serial] = slot
+        self._let_read(slot.path)
         return slot
 
     def stacks_file(self, serial: int) -> int:

@@ -123,7 +123,18 @@ REQUEST_SIZE = 208  # method, space and 200 bytes of the target
 HISTORY = 8  # records beyond those that can be in flight
 ASYNC_RECORDS = 16  # in flight at once in an asgi worker; more are served but not shown
 
-KINDS = ("unknown", "sync", "threaded", "asgi", "master", "zygote", "monitor", "watcher")
+KINDS = (
+    "unknown",
+    "sync",
+    "threaded",
+    "asgi",
+    "master",
+    "zygote",
+    "monitor",
+    "validator",
+    "preflight",
+    "watcher",
+)
 
 # Values of STATE, as the worker itself sees its life.
 STARTING, SERVING, DRAINING, EXITING = 1, 2, 3, 4

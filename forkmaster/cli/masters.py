@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from forkmaster.board import board
+from forkmaster.board.notice import read_notice
 from forkmaster.board.reader import BoardFolder, find_boards
 from forkmaster.errors import ForkmasterError
 from forkmaster.master import protocol
@@ -142,7 +143,14 @@ def _nobody(pid: int | None, root: Path | None, mine: list[BoardFolder]) -> str:
 
 
 def _about(found: BoardFolder) -> str:
-    return ""
+    """What to know a master by."""
+    try:
+        notice = read_notice(found.path)
+    except OSError:
+        notice = None
+    if notice is None:
+        return ""
+    return f"  serves {notice.app} on {', '.join(each.address for each in notice.listeners)}"
 
 
 def _user(uid: int) -> str:

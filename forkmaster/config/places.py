@@ -114,6 +114,15 @@ def _addresses(value: object) -> tuple[Address, ...]:
 ADDRESSES = Kind("a list of addresses", _addresses, "ADDRESS", TEXTS_SCHEMA, many=True)
 
 
+def _addresses_if_any(value: object) -> tuple[Address, ...]:
+    return () if value in ("", [], (), None) else _addresses(value)
+
+
+ADDRESSES_IF_ANY = Kind(
+    ADDRESSES.wanted, _addresses_if_any, ADDRESSES.metavar, TEXTS_SCHEMA, many=True
+)
+
+
 def _networks(value: object) -> tuple[str, ...]:
     networks = parse_commas(value)
     for network in networks:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from forkmaster.addresses import DescriptorAddress, UnixAddress, parse_address
 from forkmaster.config.table import SETTINGS
+from forkmaster.errors import BindError
 from forkmaster.master.upgrade import ListenerState
 from forkmaster.system.listeners import (
     SocketFile,
@@ -106,8 +107,11 @@ class Bindings:
     def add(self, config: Config) -> list[Address]:
         """Bind the addresses of `config` that are not bound yet, all or none; returns them."""
         added: list[Address] = []
+        for address in config.monitor_bind:
+            if address in self._addresses(config):
+                raise BindError(f"monitor_bind: {address} is an address of the application's")
         try:
-            for address in self._addresses(config):
+            for address in (*self._addresses(config), *config.monitor_bind):
                 if address not in self._bindings:
                     self._bindings[address] = _bind(address, config)
                     added.append(address)
@@ -124,17 +128,20 @@ class Bindings:
 
     def keep(self, config: Config) -> None:
         """Close every listener that `config` does not name."""
-        kept = self._addresses(config)
+        kept = (*self._addresses(config), *config.monitor_bind)
         self.drop([address for address in self._bindings if address not in kept])
 
     def of(self, config: Config) -> tuple[socket.socket, ...]:
         """The sockets that the workers of `config` serve."""
         return tuple(self._bindings[address].socket for address in self._addresses(config))
 
-    def others(self, config: Config) -> tuple[socket.socket, ...]:
-        """The sockets that the workers of `config` do not serve."""
-        served = self._addresses(config)
-        return tuple(b.socket for address, b in self._bindings.items() if address not in served)
+    def of_monitor(self, config: Config) -> tuple[socket.socket, ...]:
+        """The sockets that the monitor serves."""
+        return tuple(self._bindings[address].socket for address in config.monitor_bind)
+
+    def others(self, served: Sequence[socket.socket]) -> tuple[socket.socket, ...]:
+        """Every socket that is not among these."""
+        return tuple(b.socket for b in self._bindings.values() if b.socket not in served)
 
     def close(self) -> None:
         """Close them all: the server has ended."""

@@ -73,11 +73,16 @@ class IncidentFolder:
     def __init__(self, path: Path, limit: int) -> None:
         self.path = path
         self.limit = limit
+        self.readers = -1
+        """The group that may read them, besides their owner; -1 for none."""
 
     def prepare(self) -> None:
         """Make the folder; what is in the way is logged now and not when it is needed."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.readers != -1:
+                os.chown(self.path, -1, self.readers)
+                self.path.chmod(0o750)
         except OSError as exc:
             log.warning("cannot make the folder for incidents %s: %s", self.path, exc.strerror)
 
@@ -91,6 +96,9 @@ class IncidentFolder:
             unfinished = self.path / f".{incident.file_name}"
             with open(unfinished, "x", opener=_private) as file:
                 file.write(incident.as_json())
+                if self.readers != -1:
+                    os.fchown(file.fileno(), -1, self.readers)
+                    os.fchmod(file.fileno(), 0o640)
             unfinished.rename(self.path / incident.file_name)
             for old in sorted(self.path.glob("incident-*.json"))[: -self.limit]:
                 old.unlink(missing_ok=True)

@@ -15,7 +15,9 @@ import math
 import os
 import selectors
 import signal
+import time
 from collections import deque
+from dataclasses import asdict
 from pathlib import Path
 from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, Any
@@ -23,10 +25,13 @@ from typing import TYPE_CHECKING, Any
 from forkmaster import __version__
 from forkmaster.board import layout
 from forkmaster.board.board import Board, remove_stale
+from forkmaster.board.notice import Listening, Notice, read_notice
+from forkmaster.board.reader import read_slot
 from forkmaster.errors import ForkmasterError
 from forkmaster.logs import setup as logs
 from forkmaster.master import actions, events, hooks, incidents, upgrade
 from forkmaster.master.bindings import Bindings
+from forkmaster.master.chronicle import Chronicle
 from forkmaster.master.control import Control
 from forkmaster.master.evidence import IncidentFolder, KernelKills
 from forkmaster.master.inquests import Inquests
@@ -38,14 +43,17 @@ from forkmaster.master.supervisor import PROBES, Child, Supervisor
 from forkmaster.master.watcher import fingerprint_of
 from forkmaster.system import processes
 from forkmaster.system.daemon import Launch, detach, leave_terminal
+from forkmaster.system.listeners import address_of
 from forkmaster.system.memory import memory_group
 from forkmaster.system.pidfile import Pidfile
-from forkmaster.system.privileges import is_root_of_the_machine
+from forkmaster.system.privileges import identity, is_root_of_the_machine
+from forkmaster.system.queues import inode_of
 from forkmaster.system.signals import SignalPipe, signal_name, signals_blocked
 from forkmaster.system.systemd import InheritedSocket, Notifier, take_inherited_sockets
 from forkmaster.worker.views import ServerView
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
@@ -167,6 +175,8 @@ class Master:
         folder = loaded.config.incident_dir or board.path / "incidents"
         self.incident_folder = IncidentFolder(folder, loaded.config.incident_limit)
         self.inquests = Inquests(board, self.incident_folder)
+        self.chronicle = Chronicle(time.time(), read_notice(board.path) if left else None)
+        self._published: Notice | None = None
         self.observers: list[Callable[[events.Event, Sequence[actions.Action]], None]] = []
         """Called after each event that was decided, with what was done about it."""
         self._last_words = ""  # why the server has ended
@@ -204,6 +214,8 @@ class Master:
         self._watch(self.signals.fileno(), self._on_signals)
         self._watch(self.spawner.announcements, self._on_announcement)
         self.control = self._open_control()
+        _let_monitor_read(self.board, config)
+        self.incident_folder.readers = self.board.readers
         self.incident_folder.prepare()
         # Of what a zygote forks, the master is to be the parent.
         processes.become_subreaper()
@@ -254,7 +266,7 @@ class Master:
             resize=self._resize,
             reopen=self._reopen,
             set_level=self._set_log_level,
-            status=dict,
+            status=lambda: asdict(self._notice()),
         )
         try:
             control = Control.open(self.board.path, self.selector, orders)
@@ -271,6 +283,7 @@ class Master:
     def _loop(self) -> None:
         words = self.board.master.words
         while self.exit_code is None:
+            self._publish()
             self._notify()
             due = min(
                 self.supervisor.next_deadline(),
@@ -293,6 +306,27 @@ class Master:
             if self.control is not None:
                 self.control.turn(monotonic())
         self._notify()
+
+    def _publish(self) -> None:
+        """Put up a new notice, if there is anything new."""
+        notice = self._notice()
+        if notice == self._published:
+            return
+        try:
+            notice.write(self.board.path, self.board.readers)
+        except OSError as exc:
+            log.warning("cannot write the notice on the board: %s", exc.strerror)
+        self._published = notice
+
+    def _notice(self) -> Notice:
+        config = self.loaded.config
+        return self.chronicle.notice(
+            self.loaded,
+            self.supervisor,
+            listeners=tuple(map(_listening, self.bindings.of(config))),
+            monitor=tuple(map(_listening, self.bindings.of_monitor(config))),
+            incidents=str(self.incident_folder.path),
+        )
 
     def _notify(self) -> None:
         """Tell whoever waits for us what they do not know yet: a service manager, a terminal."""
@@ -325,6 +359,7 @@ class Master:
                 for action in self.supervisor.handle(told, now):
                     self._perform(action)
                     done.append(action)
+            self.chronicle.observe(self._events[0], done, self.supervisor.committed, time.time())
             for observe in self.observers:
                 observe(self._events[0], done)
             self._events.popleft()
@@ -440,13 +475,15 @@ class Master:
     def _bury(self, process: Process, ended: processes.Exit) -> None:
         # It may have become ready and died between two looks at the announcements.
         self._on_announcement()
-        self._report(process, self.supervisor.children[process.serial], ended)
+        child = self.supervisor.children[process.serial]
+        self._report(process, child, ended)
         said = self.board.take_stacks(process.serial) if process.role in PROBES else ""
         del self.processes[process.serial]
         if process.link is not None:
             self._bury_zygote(process)
         self.spawner.forget(process)
         self.inquests.forget(process.serial)
+        self.chronicle.forget(process.serial)
         if process.role is Role.WORKER:
             self.server.WORKERS.pop(process.pid, None)
             self._hook("child_exit", self.server, process.view)
@@ -477,6 +514,10 @@ class Master:
         )
         cause = incidents.cause_of(death)
         self.board.count_death(cause.value)
+        if process.role is Role.WORKER:
+            lost = incidents.serving(read_slot(process.slot).in_flight)
+            how = f"{ended}{lost}"
+            self.chronicle.buried(process.serial, process.pid, cause.value, how, time.time())
         if cause in (incidents.Cause.REQUESTED, incidents.Cause.LIMIT):
             unasked = "" if asked else "; nobody here asked it to"
             log.log(_level(process), "%s %s%s", process, ended, unasked)
@@ -540,14 +581,17 @@ class Master:
 
     def _spawn(self, action: actions.Spawn) -> None:
         loaded = self.generations[action.generation]
+        config = loaded.config
+        is_monitor = action.role is Role.MONITOR
+        listeners = self.bindings.of_monitor(config) if is_monitor else self.bindings.of(config)
         try:
             process = self.spawner.spawn(
                 action.serial,
                 action.generation,
                 action.role,
                 loaded,
-                listeners=self.bindings.of(loaded.config),
-                unserved=self.bindings.others(loaded.config),
+                listeners=listeners,
+                unserved=self.bindings.others(listeners),
                 siblings=list(self.processes.values()),
             )
         except OSError as exc:
@@ -714,6 +758,17 @@ def _level(process: Process) -> int:
     return logging.DEBUG if process.role is Role.WATCHER else logging.INFO
 
 
+def _let_monitor_read(board: Board, config: Config) -> None:
+    """Give the group of the workers, which is the monitor's too, the right to read the board."""
+    workers = identity(config.user, config.group)
+    if config.monitor_bind and not workers.is_current() and os.geteuid() == 0:
+        board.let_read(workers.gid)
+
+
+def _listening(listener: socket.socket) -> Listening:
+    return Listening(str(address_of(listener)), inode_of(listener))
+
+
 def policy_of(config: Config) -> Policy:
     """The part of a configuration that the supervisor decides by."""
     return Policy(
@@ -727,6 +782,7 @@ def policy_of(config: Config) -> Policy:
         surge=config.workers if config.reload_mode == "all-at-once" else config.reload_surge,
         preload=config.preload_app,
         watch=fingerprint_of(config),
+        monitor=bool(config.monitor_bind),
     )
 
 

@@ -101,7 +101,7 @@ class Announcer:
         self._reload_asked = False
         self._reloading = False
         self._stopping = False
-        self._next = 0.0
+        self._next = math.inf
 
     def reload_asked(self) -> None:
         """Somebody wants a reload: the next `messages` say so, even during another one."""

@@ -19,6 +19,8 @@ class Role(Enum):
     """Watches the code and asks for a reload when it changes.  For development."""
     PREFLIGHT = "preflight"
     """Is the program of an upgrade, asked whether it could take over."""
+    MONITOR = "monitor"
+    """Shows the server to whoever watches it.  None of the workers that are counted."""
 
 
 class State(Enum):
@@ -49,6 +51,7 @@ class Policy:
     preload: bool = False
     watch: tuple[str, ...] = ()
     """What is watched for changes of the code, if it is: then a failed boot waits for the next."""
+    monitor: bool = False
 
     def patience(self, state: State) -> float:
         """How long a child may stay in `state`, or between two beats if READY; `inf` for ever."""

@@ -21,6 +21,7 @@ from forkmaster.board.balance import Balance
 from forkmaster.board.board import Board
 from forkmaster.errors import ForkmasterError
 from forkmaster.master import hooks, upgrade
+from forkmaster.master.monitor import MonitorChild
 from forkmaster.master.policy import Role
 from forkmaster.master.watcher import Watcher
 from forkmaster.master.zygote import Link, Zygote
@@ -125,6 +126,8 @@ class Spawner:
         """
         config = loaded.config
         slot = self.board.new_slot(serial, generation)
+        if role is not Role.WORKER:  # which finds its kind when it has loaded the application
+            slot.words[layout.KIND] = layout.KINDS.index(role.value)
         try:
             stacks_fd = self.board.stacks_file(serial)
             cell = self._take_cell()
@@ -217,6 +220,8 @@ class Spawner:
             case Role.ZYGOTE:
                 link = process.link = Link.create()
                 run = lambda: Zygote(assignment, link.far_end(), self.balance).run()  # noqa: E731
+            case Role.MONITOR:
+                run = MonitorChild(assignment).run
             case Role.WORKER:
                 if loaded.config.preload_app:
                     zygote = _zygote_of(process.generation, siblings)

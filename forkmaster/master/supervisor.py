@@ -27,6 +27,9 @@ ready.  The zygote of the generation before stays, so that a rollback is a fork 
 With reload a watcher asks for a reload whenever the code changes.  Code that cannot be loaded is
 not tried again before the next change, and ends nothing, not even the first boot.
 
+The monitor is a child like a worker, judged by its beats, but nothing depends on it: its deaths
+delay only itself, no reload waits for it, and it goes last, so that it can tell of the others.
+
 A child is known here by its serial (1 for the first ever spawned).  Pids belong to the master:
 the kernel reuses them; serials are never reused.
 """
@@ -87,6 +90,7 @@ PROBES = {Role.VALIDATOR: "reload", Role.PREFLIGHT: "upgrade"}
 
 UNHEARD = Pulse(0.0)
 SERVING = frozenset({State.STARTING, State.READY})
+BEATING = frozenset({Role.WORKER, Role.MONITOR})  # the others wait for us
 
 # What a missed deadline means in each state: the signal to send, and the state after it.
 ESCALATION = {
@@ -131,6 +135,7 @@ class Supervisor:
     children: dict[int, Child] = field(default_factory=dict)
     backoff: Backoff = field(default_factory=Backoff)
     watcher_backoff: Backoff = field(default_factory=Backoff)
+    monitor_backoff: Backoff = field(default_factory=Backoff)
     halt: Halt | None = None  # what ends the server, once it is stopping
     started: bool = False
     was_ready: bool = False  # whether any worker ever became ready
@@ -157,7 +162,8 @@ class Supervisor:
         """The monotonic time at which `Tick` is due; `inf` when nothing is pending."""
         deadlines = [self._next_look(child) for child in self.children.values()]
         if self.halt is None:
-            waits = (self.backoff.retry_at, self.watcher_backoff.retry_at)
+            backoffs = (self.backoff, self.watcher_backoff, self.monitor_backoff)
+            waits = (backoff.retry_at for backoff in backoffs)
             deadlines += [retry_at for retry_at in waits if retry_at > 0.0]
         return min(deadlines, default=math.inf)
 
@@ -282,7 +288,7 @@ class Supervisor:
             return
         self._move(child, State.READY, now)
         child.ready_at = child.heard = now
-        if child.role in (Role.WORKER, Role.WATCHER):
+        if child.role in (Role.WORKER, Role.WATCHER, Role.MONITOR):
             self._backoff_of(child).became_ready()
         if child.role is Role.WORKER:
             self.was_ready = True
@@ -293,7 +299,7 @@ class Supervisor:
     def _record_pulses(self, latest: Mapping[int, Pulse], now: float) -> None:
         for serial, pulse in latest.items():
             child = self.children.get(serial)
-            if child is None or child.role is not Role.WORKER or child.state is not State.READY:
+            if child is None or child.role not in BEATING or child.state is not State.READY:
                 continue
             if pulse.beat > child.pulse.beat:
                 beaten = pulse.beat + self._policy_of(child).patience(State.READY)
@@ -325,8 +331,8 @@ class Supervisor:
     def _failed_to_boot(
         self, child: Child, reason: str, status: int | None, now: float
     ) -> Iterator[Action]:
-        if child.role is Role.WATCHER:
-            yield Delay(self.watcher_backoff.died_unready(now), reason)
+        if child.role in (Role.WATCHER, Role.MONITOR):
+            yield Delay(self._backoff_of(child).died_unready(now), reason)
         elif child.generation == self.candidate:
             yield self._roll_back(reason)
         elif (
@@ -423,7 +429,7 @@ class Supervisor:
         return self._policies[child.generation]
 
     def _patience(self, child: Child, state: State) -> float:
-        if state is State.READY and child.role is not Role.WORKER:
+        if state is State.READY and child.role not in BEATING:
             return math.inf  # it waits for us, so it does not beat
         return self._policy_of(child).patience(state)
 
@@ -507,7 +513,8 @@ class Supervisor:
         if not self.started:
             return
         if self.halt is not None:
-            for child in self.children.values():
+            others = [c for c in self.children.values() if c.role is not Role.MONITOR]
+            for child in others or self.children.values():
                 if child.state in SERVING:
                     yield self._retire(child, "the server stops", now)
             if not self.children:
@@ -518,6 +525,7 @@ class Supervisor:
         yield from self._retire_surplus(now)
         yield from self._retire_zygotes(now)
         yield from self._keep_watcher(now)
+        yield from self._keep_monitor(now)
 
     def _commit_if_done(self) -> Iterator[Action]:
         if self.candidate is None or not self._gate_open:
@@ -616,8 +624,23 @@ class Supervisor:
             self.watcher_backoff.retry_at = 0.0
             yield self._spawn(self.committed, Role.WATCHER, "missing", now)
 
+    def _keep_monitor(self, now: float) -> Iterator[Action]:
+        """One monitor, of the committed generation, if that wants one."""
+        monitors = [
+            c for c in self.children.values() if c.role is Role.MONITOR and c.state in SERVING
+        ]
+        for child in monitors:
+            if child.generation != self.committed or not self.policy.monitor:
+                yield self._retire(child, "replaced" if self.policy.monitor else "surplus", now)
+        if any(c.generation == self.committed for c in monitors) or not self.policy.monitor:
+            self.monitor_backoff.retry_at = 0.0
+        elif now >= self.monitor_backoff.retry_at:
+            self.monitor_backoff.retry_at = 0.0
+            yield self._spawn(self.committed, Role.MONITOR, "missing", now)
+
     def _backoff_of(self, child: Child) -> Backoff:
-        return self.watcher_backoff if child.role is Role.WATCHER else self.backoff
+        backoffs = {Role.WATCHER: self.watcher_backoff, Role.MONITOR: self.monitor_backoff}
+        return backoffs.get(child.role, self.backoff)
 
     def _wanted(self) -> int:
         return self.committed if self.candidate is None else self.candidate

@@ -85,11 +85,12 @@ class Server:
         through: Sequence[str] = (),
         program: Path | None = None,
         python: str = sys.executable,
+        passes: Sequence[int] = (),
     ) -> None:
         """`binds`: add `-b fd://N` for `listener`, or for one on a free port of the loopback.
 
-        `through`: a command that executes what follows it.  `program`: a script to start it
-        with, instead of `python -m forkmaster`.
+        `passes`: more descriptors to pass down.  `through`: a command that executes what follows
+        it.  `program`: a script to start it with, instead of `python -m forkmaster`.
         """
         self.folder = folder
         self.log_path = folder / "server.log"
@@ -114,7 +115,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=descriptors,
+                pass_fds=[*descriptors, *passes],
                 cwd=cwd,
                 env={**inherited, **FIXED, **(env or {})},
             )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from forkmaster.addresses import Address, TCPAddress
-from forkmaster.config.places import ADDRESSES, GROUP, USER
+from forkmaster.config.places import ADDRESSES, ADDRESSES_IF_ANY, GROUP, USER
 from forkmaster.config.settings import Effect, setting
 from forkmaster.config.values import BOOLEAN, MODE, choice, count, optional
 
@@ -23,6 +23,15 @@ class Listeners:
         "May be repeated.",
         default_text="127.0.0.1:8000, or 0.0.0.0:$PORT where PORT is set",
         everyday=True,
+    )
+    monitor_bind: tuple[Address, ...] = setting(
+        (),
+        ADDRESSES_IF_ANY,
+        "--monitor-bind",
+        "An address for probes, metrics and the status page, in the forms of bind. Whoever can "
+        "reach it can read it. May be repeated.",
+        default_text="none",
+        own=True,
     )
     backlog: int = setting(
         2048,

@@ -53,8 +53,8 @@ class Workers:
         optional(count(1)),
         "--ready-workers",
         "How many workers must be ready before the server tells systemd, or the parent of a "
-        "daemon, that it is.",
-        default_text="all of them",
+        "daemon, that it is, and for the monitor to say so ever after.",
+        default_text="all of them at the start, then one",
         own=True,
     )
     workers_min: int | None = setting(

@@ -63,6 +63,7 @@ class World:
             timeout=pick(0, 3) * 10.0,
             preload=pick(0, 1) == 1,
             watch=("code",) * pick(0, 1),
+            monitor=pick(0, 1) == 1,
         )
 
     def tell(self, event: Event) -> None:
@@ -86,6 +87,9 @@ class World:
         if halts or supervisor.stopping:
             assert not any(isinstance(action, Spawn) for action in actions)
         roles = {c.serial: c.role for c in supervisor.children.values()}
+        serving = [c for c in supervisor.children.values() if c.state in SERVING]
+        monitors = [c for c in serving if c.role is Role.MONITOR]
+        assert len(monitors) <= 1, "two monitors at once"
         retired = sum(
             isinstance(action, Retire) and roles[action.serial] is Role.WORKER for action in actions
         )
@@ -247,6 +251,9 @@ def test_a_quiet_fleet_settles_at_exactly_its_target(block: int) -> None:
         watchers = [c for c in supervisor.children.values() if c.role is Role.WATCHER]
         watching = [c for c in watchers if c.state in SERVING]
         assert len(watching) == len(world.policy.watch), seed
+        monitors = [c for c in supervisor.children.values() if c.role is Role.MONITOR]
+        serving = [c.generation for c in monitors if c.state in SERVING]
+        assert serving == [supervisor.committed] * world.policy.monitor, seed
 
 
 @pytest.mark.parametrize("block", range(5))

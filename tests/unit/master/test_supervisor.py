@@ -10,6 +10,7 @@ import pytest
 from forkmaster.master.actions import (
     Abort,
     Adopt,
+    Commit,
     Delay,
     Dump,
     Execute,
@@ -902,3 +903,125 @@ def test_a_stop_ends_the_watcher_too() -> None:
     fleet.gone()
 
     assert fleet.halted is not None
+
+
+# --- The monitor ----------------------------------------------------------------------------------
+
+
+def monitored(**policy: float) -> Fleet:
+    """A fleet of two workers, serving, with a monitor: child 3."""
+    fleet = Fleet(workers=2, monitor=True, **policy)
+    fleet.serve()
+    return fleet
+
+
+def test_a_monitor_is_started_beside_the_workers() -> None:
+    fleet = Fleet(workers=2, monitor=True)
+
+    actions = fleet.start()
+
+    assert spawned(actions) == [(1, 0), (2, 0)]
+    assert spawned(actions, Role.MONITOR) == [(3, 0)]
+
+
+def test_a_monitor_that_dies_is_replaced_at_once() -> None:
+    fleet = monitored()
+
+    actions = fleet.exits(3, 1)
+
+    assert spawned(actions, Role.MONITOR) == [(4, 0)]
+    assert spawned(actions) == []
+
+
+def test_a_monitor_that_cannot_boot_waits_and_delays_nobody() -> None:
+    fleet = Fleet(workers=2, monitor=True)
+    fleet.start()
+    fleet.ready(1, 2)
+
+    failed = fleet.exits(3, 3)
+    replaced = fleet.exits(1, 1)
+    again = fleet.after(1.0)
+
+    assert spawned(failed, Role.MONITOR) == []
+    assert spawned(replaced) == [(4, 0)]
+    assert spawned(again, Role.MONITOR) == [(5, 0)]
+    assert fleet.halted is None
+
+
+def test_a_monitor_that_cannot_be_forked_waits() -> None:
+    fleet = Fleet(workers=1, monitor=True)
+    fleet.start()
+
+    fleet.tell(SpawnFailed(2, "cannot fork monitor 2"))
+    again = fleet.after(1.0)
+
+    assert spawned(again, Role.MONITOR) == [(3, 0)]
+
+
+def test_a_monitor_that_hangs_is_killed() -> None:
+    fleet = monitored(timeout=30)
+
+    fleet.beat()
+    fleet.now += 20
+    fleet.beat(1, 2)
+    actions = fleet.at(fleet.now + 11)
+
+    assert signalled(actions) == [(3, "SIGABRT")]
+
+
+def test_no_number_of_workers_counts_the_monitor() -> None:
+    fleet = monitored()
+
+    more = fleet.tell(Resize(1))
+    fleet.all_ready()
+    fewer = fleet.tell(Scale(0))
+
+    assert spawned(more) == [(4, 0)]
+    assert 3 not in [serial for serial, _ in signalled(fewer)]
+
+
+def test_a_reload_replaces_the_monitor_last() -> None:
+    fleet = monitored()
+
+    fleet.reload(workers=2, monitor=True)
+    actions = fleet.settle()
+
+    assert verdicts(actions) == ["Commit"]
+    committed = next(i for i, action in enumerate(actions) if isinstance(action, Commit))
+    assert signalled(actions[:committed])[-1][0] != 3
+    assert (3, "SIGTERM") in signalled(actions[committed:])
+    assert spawned(actions, Role.MONITOR) == [(7, 1)]
+
+
+def test_a_reload_can_end_the_monitor_and_bring_one() -> None:
+    fleet = monitored()
+
+    fleet.reload(workers=2)
+    ended = fleet.settle()
+    fleet.reload(workers=2, monitor=True)
+    brought = fleet.settle()
+
+    assert (3, "SIGTERM") in signalled(ended)
+    assert spawned(ended, Role.MONITOR) == []
+    assert len(spawned(brought, Role.MONITOR)) == 1
+
+
+def test_the_monitor_goes_last() -> None:
+    fleet = monitored()
+
+    stopping = fleet.tell(Stop())
+    fleet.exits(1)
+    last = fleet.exits(2)
+
+    assert signalled(stopping) == [(1, "SIGTERM"), (2, "SIGTERM")]
+    assert signalled(last) == [(3, "SIGTERM")]
+    fleet.exits(3)
+    assert fleet.halted is not None
+
+
+def test_a_quick_stop_ends_the_monitor_too() -> None:
+    fleet = monitored()
+
+    actions = fleet.tell(Stop(graceful=False))
+
+    assert signalled(actions) == [(1, "SIGQUIT"), (2, "SIGQUIT"), (3, "SIGQUIT")]

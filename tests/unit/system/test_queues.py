@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from forkmaster.system.queues import AcceptQueue, accept_queue, parse_answer
+from forkmaster.system.queues import (
+    AcceptQueue,
+    accept_queue,
+    accept_queues,
+    inode_of,
+    parse_answer,
+)
 
 
 @pytest.fixture
@@ -38,6 +44,38 @@ def test_the_queue_grows_with_each_connection_and_shrinks_with_each_accept(
 
     stack.enter_context(listener.accept()[0])
     assert accept_queue(listener) == AcceptQueue(waiting=2, limit=7)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "x.sock"])
+def test_every_listener_is_known_by_its_inode(
+    address: str, stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    families = {"x.sock": socket.AF_UNIX, "::1": socket.AF_INET6}
+    listener = stack.enter_context(socket.socket(families.get(address, socket.AF_INET)))
+    try:
+        listener.bind(address if address == "x.sock" else (address, 0))
+    except OSError:
+        pytest.skip(f"this machine has no {address}")
+    listener.listen(7)
+    assert accept_queues()[inode_of(listener)] == AcceptQueue(waiting=0, limit=7)
+
+    for _ in range(3):
+        client = stack.enter_context(socket.socket(listener.family))
+        client.connect(listener.getsockname())
+
+    assert accept_queues()[inode_of(listener)] == AcceptQueue(waiting=3, limit=7)
+
+
+def test_listeners_that_fill_more_than_one_message(stack: ExitStack, tmp_path: Path) -> None:
+    listeners = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(300)]
+    for number, listener in enumerate(listeners, start=1):
+        listener.bind(str(tmp_path / f"{number}"))
+        listener.listen(number)
+
+    queues = accept_queues()
+
+    assert [queues[inode_of(each)].limit for each in listeners] == list(range(1, 301))
 
 
 def test_what_has_no_queue(stack: ExitStack) -> None:

@@ -1,0 +1,293 @@
+"""The monitor of a real master."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import Serve
+from tests.process.harness import Kind, Load, Server, request_bytes, wait_for
+from tests.process.test_privileges import NOBODY, PYTHON
+
+
+class Monitored:
+    """A server with a monitor on a port of its own."""
+
+    def __init__(self, serve: Serve, *arguments: str, **options: Any) -> None:
+        # Bound by the test and passed down, so that nobody else can take the port.
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.server: Server = serve(
+            "--monitor-bind",
+            f"fd://{self.listener.fileno()}",
+            *arguments,
+            passes=[self.listener.fileno()],
+            **options,
+        )
+        self.port = self.listener.getsockname()[1]
+
+    def get(self, path: str, method: str = "GET") -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def status(self) -> dict[str, Any]:
+        code, text = self.get("/status.json")
+        assert code == 200, text
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def metric(self, name: str) -> float:
+        _, text = self.get("/metrics")
+        (line,) = [line for line in text.splitlines() if line.startswith(f"{name} ")]
+        return float(line.split()[1])
+
+
+@pytest.fixture
+def monitored(serve: Serve) -> Iterator[Callable[..., Monitored]]:
+    """Starts servers with monitors: `monitored("-w", "2", "wsgi_echo")`."""
+    sites = []
+
+    def start(*arguments: str, **options: Any) -> Monitored:
+        sites.append(Monitored(serve, *arguments, **options))
+        return sites[-1]
+
+    yield start
+    for site in sites:
+        site.listener.close()
+
+
+Watch = Callable[..., Monitored]
+
+
+def test_probes_of_a_server_that_is_ready(monitored: Watch, kind: Kind) -> None:
+    site = monitored(*kind.arguments, "-w", "2", kind.app)
+    site.server.wait_until_ready(2)
+
+    for path in ("/livez", "/readyz", "/startupz"):
+        assert site.get(path) == (200, "ok\n")
+
+
+def test_what_it_shows_is_what_happened(monitored: Watch, kind: Kind) -> None:
+    site = monitored(*kind.arguments, "-w", "2", kind.app)
+    site.server.wait_until_ready(2)
+    for _ in range(7):
+        site.server.get("/pid")
+    site.server.expect("raised ValueError|Exception in ASGI application")
+    assert site.server.get("/raise").status == 500
+    wait_for(lambda: site.status()["requests"] == 8)
+
+    status = site.status()
+
+    assert status["counters"]["status_2xx"] == 7
+    assert status["counters"]["status_5xx"] == 1
+    assert sum(each["requests"] for each in status["workers"]) == 8
+    assert {each["kind"] for each in status["workers"]} == {kind.name}
+    assert {each["pid"] for each in status["workers"]} == set(site.server.workers())
+    assert all(each["memory"] > 1 << 20 for each in status["workers"])
+    assert status["app"] == kind.app
+    assert status["state"] == "serving"
+    assert [each["limit"] for each in status["listeners"]] == [128]
+    assert site.metric("http_server_request_duration_seconds_count") == 8
+
+
+def test_counters_never_go_back_whatever_dies(monitored: Watch) -> None:
+    site = monitored("-w", "2", "wsgi_echo")
+    site.server.wait_until_ready(2)
+    site.server.expect("was killed by SIGKILL")
+    for _ in range(20):
+        site.server.get("/pid")
+    wait_for(lambda: site.status()["requests"] == 20)
+
+    os.kill(site.server.workers()[0], signal.SIGKILL)
+    site.server.wait_for_line("was killed by SIGKILL")
+    site.server.wait_until_ready(3)
+    status = site.status()
+
+    assert status["requests"] == 20
+    assert status["died"]["signal"] == 1
+    assert status["deaths"][0]["text"].startswith("was killed by SIGKILL")
+    assert 'forkmaster_exits_total{cause="signal"} 1.0' in site.get("/metrics")[1]
+
+
+def test_it_answers_while_every_worker_is_busy(monitored: Watch) -> None:
+    site = monitored("-w", "2", "wsgi_echo")
+    site.server.wait_until_ready(2)
+    site.status()  # its first answer imports what it needs
+    busy = [site.server.send(request_bytes("/slow?30")) for _ in range(3)]
+    wait_for(lambda: site.status()["busy"] == 2)
+
+    taken = []
+    for _ in range(20):
+        start = time.monotonic()
+        assert site.get("/readyz")[0] == 200
+        taken.append(time.monotonic() - start)
+    status = site.status()
+
+    assert sorted(taken)[10] < 0.05
+    assert [each["current"][0]["target"] for each in status["workers"]] == ["/slow?30"] * 2
+    assert status["listeners"][0]["waiting"] == 1
+    for raw in busy:
+        raw.close()
+    site.server.stop(signal.SIGQUIT)
+
+
+def test_bad_clients_do_not_stall_it(monitored: Watch) -> None:
+    site = monitored("wsgi_echo")
+    site.server.wait_until_ready()
+    held = [socket.create_connection(("127.0.0.1", site.port)) for _ in range(30)]
+    for number, raw in enumerate(held):
+        raw.sendall(
+            [b"", b"GET /metr", b"GET /status.json HTTP/1.1\r\nHost: x\r\n\r\n"][number % 3]
+        )
+
+    assert site.get("/livez") == (200, "ok\n")
+    assert site.get("/readyz", "POST") == (405, "read-only\n")
+    assert site.get("/nothing")[0] == 404
+    for raw in held:
+        raw.close()
+
+
+def test_a_server_that_starts_is_not_ready(monitored: Watch) -> None:
+    site = monitored("slow_boot:application")
+
+    wait_for(lambda: site.get("/readyz")[0] == 503)
+    code, reason = site.get("/startupz")
+
+    assert (code, reason) == (503, "the server starts: 0 of 1 workers are ready\n")
+    assert site.get("/livez")[0] == 200
+    wait_for(lambda: site.get("/readyz")[0] == 200)
+
+
+def test_a_server_with_too_few_workers_is_not_ready(monitored: Watch) -> None:
+    site = monitored("-w", "2", "--ready-workers", "2", "wsgi_echo")
+    site.server.wait_until_ready(2)
+    wait_for(lambda: site.get("/readyz")[0] == 200)
+
+    site.server.send_signal(signal.SIGWINCH)
+
+    wait_for(lambda: site.get("/readyz") == (503, "0 workers are ready, and 1 must be\n"))
+    assert site.get("/startupz")[0] == 200
+
+
+def test_a_server_that_drains_is_not_ready(monitored: Watch) -> None:
+    site = monitored("wsgi_echo")
+    site.server.wait_until_ready()
+    slow = site.server.send(request_bytes("/slow?2", "Connection: close"))
+    wait_for(lambda: site.status()["busy"] == 1)
+
+    site.server.send_signal(signal.SIGTERM)
+
+    wait_for(lambda: site.get("/readyz") == (503, "the server stops\n"))
+    assert site.get("/livez")[0] == 200
+    assert site.server.wait() == 0
+    slow.close()
+
+
+def test_a_master_that_stands_still_is_seen(monitored: Watch) -> None:
+    site = monitored("--timeout", "2", "wsgi_echo")
+    site.server.wait_until_ready()
+    site.server.send_signal(signal.SIGSTOP)
+
+    wait_for(lambda: site.get("/livez")[0] == 503, timeout=30)
+    code, reason = site.get("/readyz")
+    site.server.send_signal(signal.SIGCONT)
+
+    assert code == 503
+    assert reason.startswith("the master has been silent for ")
+    wait_for(lambda: site.get("/readyz")[0] == 200)
+
+
+def test_a_monitor_that_is_killed_comes_back(monitored: Watch) -> None:
+    site = monitored("wsgi_echo")
+    site.server.wait_until_ready()
+    site.server.expect(r"monitor \d+ .* was killed by SIGKILL")
+    site.server.wait_for_line(r"monitor \d+ ready")
+    (monitor,) = monitors(site.server)
+
+    os.kill(monitor, signal.SIGKILL)
+
+    site.server.wait_for_line(r"monitor \d+ ready", count=2)
+    assert site.get("/livez") == (200, "ok\n")
+    assert site.server.get("/pid").status == 200
+
+
+def test_a_reload_is_seen_without_a_gap(monitored: Watch) -> None:
+    site = monitored("-w", "2", "wsgi_echo")
+    site.server.wait_until_ready(2)
+
+    with Load(site.server) as load:
+        site.server.send_signal(signal.SIGHUP)
+        codes = set()
+        while not site.server.lines("reload done"):
+            codes.add(site.get("/readyz")[0])
+        site.server.wait_for_line(r"monitor \d+ ready", count=2)
+        load.wait_for_answers(10)
+
+    assert codes == {200}
+    assert load.lost == []
+    status = site.status()
+    assert status["outcomes"] == {"committed": 1}
+    assert status["generation"] == 1
+
+
+def test_the_page_is_whole_and_allows_nothing_else(monitored: Watch) -> None:
+    site = monitored("wsgi_echo")
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+
+    connection.request("GET", "/")
+    answer = connection.getresponse()
+    page = answer.read().decode()
+
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    assert "/* page." not in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    connection.close()
+
+
+@pytest.mark.skipif(PYTHON is None, reason="needs root, and a Python that nobody may run")
+def test_it_sees_the_board_as_the_user_of_the_workers(monitored: Watch) -> None:
+    assert PYTHON is not None
+    python, environ = PYTHON
+    site = monitored("--user", "nobody", "wsgi_echo", python=python, env=environ)
+    site.server.wait_until_ready()
+    wait_for(lambda: site.get("/readyz")[0] == 200)
+
+    (monitor,) = monitors(site.server)
+    (board,) = site.server.board_folder.iterdir()
+
+    assert psutil.Process(monitor).uids().effective == NOBODY.pw_uid
+    assert board.stat().st_mode & 0o777 == 0o750
+    assert site.status()["workers"][0]["memory"] > 1 << 20
+
+
+def test_an_idle_master_uses_no_processor(monitored: Watch) -> None:
+    site = monitored("wsgi_echo")
+    site.server.wait_until_ready().wait_for_line("monitor 2 ready")
+    master = psutil.Process(site.server.pid)
+
+    before = master.cpu_times().user + master.cpu_times().system
+    time.sleep(1.0)  # of idleness: there is nothing to wait for
+    after = master.cpu_times().user + master.cpu_times().system
+
+    assert after - before < 0.2
+
+
+def monitors(server: Server) -> list[int]:
+    """The pids of the monitors."""
+    children = psutil.Process(server.pid).children()
+    return [child.pid for child in children if ": monitor" in " ".join(child.cmdline())]
