@@ -59,8 +59,13 @@ class Body:
         """
         raise NotImplementedError
 
+    @property
+    def is_spooled(self) -> bool:
+        """Whether `stream` is a file, which the caller closes."""
+        return self._file is not None
+
     def stream(self) -> IO[bytes]:
-        """The complete body as `wsgi.input`; the caller closes it."""
+        """The complete body as `wsgi.input`."""
         if self._file is not None:
             self._file.seek(0)
             return self._file

@@ -91,7 +91,12 @@ class Waker:
         return self._read
 
     def wake(self) -> None:
-        """Make it readable.  Never blocks; may be called from anywhere, any number of times."""
+        """Make it readable.  Never blocks; may be called from anywhere, any number of times.
+
+        After `close` it does nothing: a signal may come later than the end of the loop.
+        """
+        if self._write < 0:
+            return
         try:
             os.write(self._write, b"\1\0\0\0\0\0\0\0")
         except BlockingIOError:
@@ -106,6 +111,7 @@ class Waker:
             pass
 
     def close(self) -> None:
-        os.close(self._read)
-        if self._write != self._read:
-            os.close(self._write)
+        descriptors = {self._read, self._write}
+        self._read = self._write = -1  # before: a signal must not write to whoever is next
+        for fd in descriptors:
+            os.close(fd)

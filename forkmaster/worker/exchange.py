@@ -19,7 +19,7 @@ import os
 import select
 import stat
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from forkmaster.http import response
 from forkmaster.http.response import LAST_CHUNK, WANTS_CLOSE, has_no_body, read_head
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from forkmaster.http.head import RequestLine
     from forkmaster.worker.connection import Connection
     from forkmaster.worker.reactor import Reactor
+    from forkmaster.worker.request_hooks import RequestView
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
@@ -81,21 +82,32 @@ class Exchange:
         "_own",
         "_result",
         "_unsent",
+        "began",
+        "body_sent",
+        "client_stays",
         "code",
+        "complete",
         "connection",
         "context",
         "declared",
         "environ",
+        "given_up",
         "head",
         "keep_alive",
         "line",
+        "request_view",
         "response_headers",
         "sent",
+        "spool",
         "status",
         "streaming",
+        "thread",
         "worker",
     )
 
+    began: int  # when the application was called
+    thread: Any  # of the pool, for a threaded worker
+    complete: bool  # tells the reactor of a threaded worker why it gets this back
     # Set by start_response.
     status: str
     response_headers: list[tuple[str, str]]
@@ -123,13 +135,17 @@ class Exchange:
         self.environ = environ
         self.line = line
         self.head = head
-        self.keep_alive = keep_alive
+        self.client_stays = self.keep_alive = keep_alive
         self.worker = worker
         self.code = 0
         self.streaming = False  # whether the head has been queued or sent
         self.sent = 0  # bytes of the answer given to the socket, or queued for it
+        self.body_sent = 0  # and those of its body, without framing
         self._result: Any = None
         self.context: Context | None = None  # kept while the answer is suspended
+        self.spool: IO[bytes] | None = None  # a file that holds the request's body
+        self.given_up = False  # the client stopped reading a suspended answer
+        self.request_view: RequestView | None = None  # what pre_request was given
 
     # --- What the application calls ---------------------------------------------------------
 
@@ -151,7 +167,7 @@ class Exchange:
         self.code, self._lines, self.declared, self._own = read_head(status, headers)
         self.status = status
         self.response_headers = headers
-        if self.worker.asked_to_drain:  # while the application ran
+        if self.worker.draining:  # asked to while the application ran
             self.keep_alive = False
         return self.write
 
@@ -196,6 +212,7 @@ class Exchange:
         else:
             lines.append(self.worker.tails.http10)
         self.streaming = True
+        self.body_sent = len(body)
         if len(body) > _COPY_UP_TO:
             return self._queue(b"".join(lines), body)
         lines.append(body)
@@ -334,6 +351,7 @@ class Exchange:
         if not data:
             return  # an empty chunk would end the body
         if self._chunked:
+            self.body_sent += len(data)
             head = b"%x\r\n" % len(data)
             self.sent += len(head) + len(data) + 2
             if len(data) <= _COPY_UP_TO:
@@ -352,6 +370,7 @@ class Exchange:
             self._left = left - len(data)
         if data:
             self.sent += len(data)
+            self.body_sent += len(data)
             self._unsent.append(data)
 
     def _flush(self) -> bool:
@@ -410,6 +429,7 @@ class Exchange:
         self._file_left = min(size, promised)
         self._left = promised - self._file_left
         self.sent += self._file_left
+        self.body_sent += self._file_left
         return True
 
     def _send_file(self) -> bool:
@@ -450,7 +470,10 @@ class Exchange:
     # --- The end ----------------------------------------------------------------------------
 
     def close_result(self) -> None:
-        """Call the result's close(), once."""
+        """Call the result's close(), once, and give up the request's body."""
+        if self.spool is not None:
+            self.spool.close()
+            self.spool = None
         result, self._result = self._result, None
         if result is None:
             return

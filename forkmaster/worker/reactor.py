@@ -28,6 +28,7 @@ import socket
 import sys
 import time
 from contextvars import copy_context
+from io import BytesIO
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ from forkmaster.worker.connection import (
 )
 from forkmaster.worker.exchange import ClientGoneError, Exchange, FileWrapper
 from forkmaster.worker.limits import WorkerLimits
+from forkmaster.worker.request_hooks import RequestHooks
 from forkmaster.worker.timers import NEVER, Timers
 
 if TYPE_CHECKING:
@@ -93,7 +95,6 @@ class _Listener:
         self.trusted = trusted
         self.other = other
         self.is_unix = sock.family == socket.AF_UNIX
-        self.registered = False
 
 
 class Reactor:
@@ -136,13 +137,15 @@ class Reactor:
         self._beat_every = min(SECOND, _nanoseconds(config.timeout) // 4)
         self._tick_at = 0
         self._due = 0
-        self._register_at = 0  # when to take connections again; 0: we do
+        self._register_at = 0  # when to take connections again; 0: we do, or are full
+        self._listening = False
         self._said_out_of_files = False
-        self._draining = False
-        self.asked_to_drain = False
+        self.draining = False  # told to stop; from then on every answer closes its connection
+        self._left = False  # the listeners, for good
         self._asked_to_quit = False
         self._pristine = copy_context()
         self._worker_limits = WorkerLimits(assignment)
+        self._hooks = RequestHooks(assignment)
 
     # --- The Worker protocol ----------------------------------------------------------------
 
@@ -161,7 +164,7 @@ class Reactor:
 
     def drain(self) -> None:
         """See `Worker.drain`."""
-        self.asked_to_drain = True
+        self.draining = True
         self._waker.wake()
 
     def quit(self) -> None:
@@ -200,7 +203,7 @@ class Reactor:
                     return
             if self._asked_to_quit:
                 return
-            if self._draining and not connections:
+            if self._left and not connections:
                 return
 
     def _tick(self, now: int) -> None:
@@ -209,7 +212,7 @@ class Reactor:
             self._tick_at = now + self._beat_every
             self.tails.renew(time.time())
             self._words[layout.CPU] = time.process_time_ns()
-            if not self._register_at and not self._draining:
+            if not self._register_at and not self.draining:
                 # See the module: a sibling may have died with a wake-up of ours.
                 self._leave_listeners()
                 self._take_connections()
@@ -235,8 +238,8 @@ class Reactor:
                 self._due = connection.listed
 
     def _woken(self) -> None:
-        if self.asked_to_drain and not self._draining:
-            self._start_draining()
+        if self.draining and not self._left:
+            self._leave()
 
     # --- Accepting --------------------------------------------------------------------------
 
@@ -287,18 +290,17 @@ class Reactor:
     def _take_connections(self) -> None:
         """Wait for new connections (again)."""
         self._register_at = 0
-        if self._draining or not self._may_accept():
+        if self._listening or self._left or not self._may_accept():
             return
         for listener in self._listeners:
-            if not listener.registered:
-                self._poller.register(listener.fd, READ | EXCLUSIVE)
-                listener.registered = True
+            self._poller.register(listener.fd, READ | EXCLUSIVE)
+        self._listening = True
 
     def _leave_listeners(self) -> None:
-        for listener in self._listeners:
-            if listener.registered:
+        if self._listening:
+            self._listening = False
+            for listener in self._listeners:
                 self._poller.unregister(listener.fd)
-                listener.registered = False
 
     def _accept(self, listener: _Listener) -> None:
         try:
@@ -309,17 +311,19 @@ class Reactor:
             if exc.errno in _EXHAUSTED:
                 self._pause_accepting(exc)
             return  # otherwise the client's: it left while it was queued
-        self._adopt(sock, address, listener)
-        count = len(self._connections)
         self._words[layout.ACCEPTED] += 1
-        self._leave_listeners()
+        if self._listening:
+            # To the end of the queue of those who wait for it, before we are busy.
+            if self._balance.has_more_than_its_share(len(self._connections) + 1):
+                self._leave_listeners()
+                self._register_at = monotonic_ns() + _STEP_BACK
+                self._due = min(self._due, self._register_at)
+            else:
+                self._poller.unregister(listener.fd)
+                self._poller.register(listener.fd, READ | EXCLUSIVE)
+        self._adopt(sock, address, listener)
         if not self._may_accept():
-            return  # the next that closes registers again
-        if self._balance.has_more_than_its_share(count):
-            self._register_at = monotonic_ns() + _STEP_BACK
-            self._due = min(self._due, self._register_at)
-        else:
-            self._take_connections()
+            self._leave_listeners()  # until one of them closes
 
     def _pause_accepting(self, exc: OSError) -> None:
         self._leave_listeners()
@@ -356,28 +360,29 @@ class Reactor:
         self._connections[connection.fd] = connection
         self._published()
         # Before it is registered: of a connection for one request the poller never hears.
-        if connection.state == IDLE:
-            self._readable(connection)
-        if connection.state == CLOSED:
-            return
-        if not connection.mask:
-            self._wait_for(connection, READ)
-        if connection.listed == NEVER:
-            self._watch(connection, monotonic_ns() + self._header_timeout)
+        self._ready(connection)
 
     def _wait_for(self, connection: Connection, mask: int) -> None:
         """Have the poller tell when the socket can be read, or written."""
-        if not connection.mask:
-            self._poller.register(connection.fd, mask)
-        elif connection.mask != mask:
+        if connection.mask == mask:
+            return
+        if connection.mask:
             self._poller.modify(connection.fd, mask)
+        else:
+            self._poller.register(connection.fd, mask)
         connection.mask = mask
+
+    def _wait_for_more(self, connection: Connection) -> None:
+        """What has come is not enough, or nothing has."""
+        self._wait_for(connection, READ)
+        if connection.listed == NEVER:
+            self._watch(connection, monotonic_ns() + self._header_timeout)
 
     def _published(self) -> None:
         """The number of connections has changed."""
         count = len(self._connections)
         self._words[layout.CONNECTIONS] = count
-        if not self._draining:
+        if not self.draining:
             self._balance.publish(count)
 
     # --- Reading ----------------------------------------------------------------------------
@@ -388,6 +393,7 @@ class Reactor:
             data = connection.sock.recv(_RECEIVE)
         except BlockingIOError:
             self._idle[connection.fd] = connection
+            self._wait_for_more(connection)
             return
         except OSError:
             data = b""
@@ -408,7 +414,9 @@ class Reactor:
     def _ready(self, connection: Connection) -> None:
         """A connection that is not idle can be read or written."""
         state = connection.state
-        if state == WRITING:
+        if state == IDLE:
+            self._readable(connection)  # a new one
+        elif state == WRITING:
             self._writable(connection)
         elif state == LINGERING:
             self._linger_on(connection)
@@ -416,6 +424,7 @@ class Reactor:
             try:
                 data = connection.sock.recv(_RECEIVE)
             except BlockingIOError:
+                self._wait_for_more(connection)
                 return
             except OSError:
                 data = b""
@@ -445,7 +454,9 @@ class Reactor:
         if parsed is None:
             if ended:
                 self._close(connection)
+                return None
             connection.buffer = data
+            self._wait_for_more(connection)
             return None
         said, rest = parsed
         connection.buffer = b""
@@ -470,6 +481,7 @@ class Reactor:
         if rest:
             return rest
         self._idle[connection.fd] = connection
+        self._wait_for_more(connection)
         return None
 
     def _feed_head(self, connection: Connection, data: bytes, ended: bool) -> bytes | None:
@@ -528,6 +540,7 @@ class Reactor:
             connection.state = HEAD
             if connection.served:
                 self._watch(connection, monotonic_ns() + self._header_timeout)
+        self._wait_for_more(connection)
 
     def _feed_body(self, connection: Connection, data: bytes, ended: bool) -> bytes | None:
         if ended:
@@ -541,6 +554,7 @@ class Reactor:
             log.error("cannot keep the body of %s: %s", exchange, exc.strerror)
             raise Refused(503, "the body cannot be stored") from None
         if rest is None:
+            self._wait_for(connection, READ)
             self._watch(connection, monotonic_ns() + self._body_timeout)
             return None
         connection.body = connection.exchange = None
@@ -582,6 +596,35 @@ class Reactor:
         """A request is complete: have it answered."""
         raise NotImplementedError
 
+    def _exchange(
+        self,
+        connection: Connection,
+        environ: dict[str, Any],
+        line: RequestLine,
+        keep_alive: bool,
+        head: bytes,
+        body: Body | None,
+    ) -> Exchange:
+        """The request with all that its environ needs from the connection."""
+        exchange = Exchange(connection, environ, line, head, keep_alive, self)
+        if self.draining or not self._keepalive:
+            exchange.keep_alive = False
+        if body is None:
+            environ["wsgi.input"] = BytesIO()
+        else:
+            environ["wsgi.input"] = stream = body.stream()
+            if body.is_spooled:
+                exchange.spool = stream
+        environ["wsgi.early_hints"] = exchange.early_hints
+        if connection.port:
+            environ["REMOTE_ADDR"] = connection.host
+            environ["REMOTE_PORT"] = connection.port
+            if connection.proxied is not None:
+                environ.update(connection.proxied)
+        connection.state = BUSY
+        connection.deadline = NEVER
+        return exchange
+
     # --- Answering --------------------------------------------------------------------------
 
     def _run(self, exchange: Exchange, context: Context) -> bool:
@@ -590,6 +633,8 @@ class Reactor:
         Never raises, but SystemExit when the worker was told to quit.
         """
         try:
+            if self._hooks.wants_before:
+                context.run(self._hooks.before, exchange)
             result = context.run(self.application, exchange.environ, exchange.start_response)
             # The usual answer needs neither an iterator nor, having no close(), the context.
             if (
@@ -598,22 +643,23 @@ class Reactor:
                 and exchange.code
                 and not exchange.streaming
                 and type(result[0]) is bytes
+                and exchange.spool is None
             ):
                 return exchange.send_whole(result[0])
-            if context.run(exchange.answer, result):
+            complete = context.run(exchange.answer, result)
+            if complete or not exchange.needs_application:
                 context.run(exchange.close_result)
-                return True
-            return False
+            return complete
         except BaseException as exc:
             return self._failed(exchange, context, exc)
 
     def _go_on(self, exchange: Exchange, context: Context) -> bool:
         """Resume a suspended answer; False if it is suspended again."""
         try:
-            if context.run(exchange.resume):
+            complete = context.run(exchange.resume)
+            if complete or not exchange.needs_application:
                 context.run(exchange.close_result)
-                return True
-            return False
+            return complete
         except BaseException as exc:
             return self._failed(exchange, context, exc)
 
@@ -622,8 +668,10 @@ class Reactor:
         if self._asked_to_quit and isinstance(exc, SystemExit):
             raise exc
         exchange.keep_alive = False
+        if not exchange.code:
+            exchange.status, exchange.response_headers = "", []
         if not isinstance(exc, ClientGoneError):
-            self._words[layout.ERRORS] += 1
+            self._count_error()
             _log_failure(exchange, exc)
             if not exchange.streaming:
                 self._send_error(exchange)
@@ -635,11 +683,15 @@ class Reactor:
             _log_failure(exchange, close_exc)
         return True
 
+    def _count_error(self) -> None:
+        self._words[layout.ERRORS] += 1
+
     def _send_error(self, exchange: Exchange) -> None:
         exchange.code = 500
         exchange.status = "500 Internal Server Error"
         exchange.response_headers = []
         exchange.streaming = True
+        exchange.body_sent = 0
         answer = response.refusal(
             500,
             "The application failed; its log tells why.",
@@ -699,7 +751,6 @@ class Reactor:
         self._idle.pop(connection.fd, None)
         connection.state = LINGERING
         connection.buffer = b""
-        self._wait_for(connection, READ)
         self._watch(connection, monotonic_ns() + _LINGER)
         self._linger_on(connection)
 
@@ -708,6 +759,7 @@ class Reactor:
             try:
                 data = connection.sock.recv(_RECEIVE)
             except BlockingIOError:
+                self._wait_for(connection, READ)
                 return
             except OSError:
                 break
@@ -729,12 +781,11 @@ class Reactor:
             connection.body.discard()
             connection.body = connection.exchange = None
         self._published()
-        if not self._register_at:
-            self._take_connections()
-        elif self._said_out_of_files:
-            self._register_at = min(self._register_at, monotonic_ns())
+        if self._said_out_of_files:
             self._said_out_of_files = False
-            self._due = 0
+            self._register_at = 0
+        if not self._listening and not self._register_at:
+            self._take_connections()
 
     def _expire(self, connection: Connection, now: int) -> None:
         """The deadline of a connection has passed."""
@@ -742,7 +793,7 @@ class Reactor:
         if state == IDLE:
             if self._idle.pop(connection.fd, None) is None:
                 return  # somebody has just taken it
-            if self._draining and connection.served:
+            if self.draining and connection.served:
                 self._linger(connection)
             else:
                 self._close(connection)
@@ -762,9 +813,9 @@ class Reactor:
 
     # --- Stopping ---------------------------------------------------------------------------
 
-    def _start_draining(self) -> None:
+    def _leave(self) -> None:
         """docs/design.md, section 7: what is queued is still ours, what is idle gets its time."""
-        self._draining = True
+        self._left = True
         self._words[layout.STATE] = layout.DRAINING
         self._register_at = 0
         self._leave_listeners()

@@ -14,13 +14,13 @@ suspended answer keeps the context, the worker takes a spare one, and it comes b
 from __future__ import annotations
 
 import struct
-from io import BytesIO
+import threading
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from forkmaster.board import layout
 from forkmaster.system.poller import READ, WRITE
-from forkmaster.worker.connection import BUSY, CLOSED, IDLE, WRITING
+from forkmaster.worker.connection import BUSY, IDLE, WRITING
 from forkmaster.worker.exchange import ClientGoneError, Exchange
 from forkmaster.worker.reactor import Reactor
 from forkmaster.worker.timers import NEVER
@@ -51,11 +51,16 @@ class SyncWorker(Reactor):
         self._record = 0
         self._context = self._pristine.copy()
         self._spare_contexts: list[Context] = []
-        self._calling = False
+        self._calling = False  # the application, just now
+        self._thread = 0
+
+    def serve(self, on_ready: Callable[[], None]) -> None:
+        self._thread = threading.get_ident()
+        super().serve(on_ready)
 
     def quit(self) -> None:
         super().quit()
-        if self._calling:
+        if self._calling and threading.get_ident() == self._thread:
             raise SystemExit(0)  # unwinds the application, which runs on this thread
 
     def _dispatch(
@@ -67,19 +72,7 @@ class SyncWorker(Reactor):
         head: bytes,
         body: Body | None,
     ) -> None:
-        client_stays = keep_alive
-        if self._draining or not self._keepalive:
-            keep_alive = False
-        exchange = Exchange(connection, environ, line, head, keep_alive, self)
-        environ["wsgi.input"] = BytesIO() if body is None else body.stream()
-        environ["wsgi.early_hints"] = exchange.early_hints
-        if connection.port:
-            environ["REMOTE_ADDR"] = connection.host
-            environ["REMOTE_PORT"] = connection.port
-            if connection.proxied is not None:
-                environ.update(connection.proxied)
-        connection.state = BUSY
-        connection.deadline = NEVER
+        exchange = self._exchange(connection, environ, line, keep_alive, head, body)
 
         # The record, as board/layout.py says: strings between the two stores of START.
         words = self._words
@@ -90,7 +83,7 @@ class SyncWorker(Reactor):
         words[first + 1] = 0
         at = first * 8
         _STRINGS.pack_into(self._octets, at + layout.CLIENT_OFFSET, connection.client, head)
-        began = monotonic_ns()
+        exchange.began = began = monotonic_ns()
         words[first] = began
         words[layout.IN_FLIGHT] = 1
 
@@ -114,15 +107,20 @@ class SyncWorker(Reactor):
 
         if not complete:
             self._suspend(connection, exchange)
-        elif exchange.keep_alive:
+            return
+        if self._hooks.wants_after:
+            self._hooks.after(exchange, ended - began)
+        if exchange.keep_alive:
             connection.state = IDLE
             connection.served = True
             connection.deadline = deadline = ended + self._keepalive
             if deadline < connection.listed:
                 self._watch(connection, deadline)
+            if connection.mask != READ:
+                self._wait_for(connection, READ)
             if not connection.buffer:
                 self._idle[connection.fd] = connection
-        elif client_stays or connection.buffer:
+        elif exchange.client_stays or connection.buffer:
             self._linger(connection)
         else:
             self._close(connection)
@@ -142,31 +140,34 @@ class SyncWorker(Reactor):
     def _writable(self, connection: Connection) -> None:
         exchange = connection.exchange
         assert exchange is not None
-        context = exchange.context or self._context
         connection.state = BUSY
+        connection.deadline = NEVER
         self._calling = True
-        complete = self._go_on(exchange, context)
+        complete = self._go_on(exchange, exchange.context or self._context)
         self._calling = False
-        if not complete:
+        if exchange.context is not None and (complete or not exchange.needs_application):
+            self._spare_contexts.append(exchange.context)
+            exchange.context = None
+        if complete:
+            self._resumed(connection, exchange)
+        else:
             connection.state = WRITING
             self._watch(connection, monotonic_ns() + self._write_timeout)
-            return
-        self._resumed(connection, exchange)
 
     def _resumed(self, connection: Connection, exchange: Exchange) -> None:
         """A suspended answer is complete."""
-        if exchange.context is not None:
-            self._spare_contexts.append(exchange.context)
+        if self._hooks.wants_after:
+            self._hooks.after(exchange, monotonic_ns() - exchange.began)
         connection.exchange = None
         if not exchange.keep_alive:
             self._linger(connection)
             return
-        self._wait_for(connection, READ)
         connection.state = IDLE
         connection.served = True
         self._watch(connection, monotonic_ns() + self._keepalive)
-        if connection.buffer:
-            rest, connection.buffer = connection.buffer, b""
+        self._wait_for(connection, READ)
+        rest, connection.buffer = connection.buffer, b""
+        if rest:
             self._feed(connection, rest)
         else:
             self._idle[connection.fd] = connection
@@ -174,9 +175,10 @@ class SyncWorker(Reactor):
     def _give_up(self, connection: Connection) -> None:
         exchange = connection.exchange
         assert exchange is not None
-        context = exchange.context or self._context
-        self._failed(exchange, context, ClientGoneError())
+        self._failed(exchange, exchange.context or self._context, ClientGoneError())
         if exchange.context is not None:
             self._spare_contexts.append(exchange.context)
-        if connection.state != CLOSED:
-            self._close(connection)
+        if self._hooks.wants_after:
+            self._hooks.after(exchange, monotonic_ns() - exchange.began)
+        connection.exchange = None
+        self._close(connection)

@@ -1,6 +1,296 @@
-"""placeholder"""
-from forkmaster.worker.sync import SyncWorker
+"""The threaded worker: the reactor hands complete requests to a pool of threads.
+
+The reactor's thread does what it does for the sync worker and never calls the application.  It
+gives a request to a thread that is free, or queues it if a kept connection asks while none is;
+new connections are accepted only while a thread is free.  The thread calls the application and
+sends the answer itself, and puts the connection back into the poller itself, so that the usual
+request costs the reactor one event and no wake-up.  What it cannot do alone, close a connection or
+wait for a slow reader, it gives back: to a list, with one wake-up for as many as come together.
+
+**Who touches a connection.**  One of the two at a time.  The poller reports a connection once
+(ONE_SHOT) and then not until it is put back, so while its state is BUSY it is the thread's.
+
+**A generator stays with its thread.**  Django's database connections, and much else, belong to
+the thread that made them.  So when a suspended answer can go on, it waits for the thread that
+began it, before anything new does; and its contextvars.Context stays with it, as in the sync
+worker.  The alternative, a thread that sleeps until its client has read, would let slow readers
+take all threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from queue import SimpleQueue
+from time import monotonic_ns
+from typing import TYPE_CHECKING
+
+from forkmaster.board import layout
+from forkmaster.system.poller import ONE_SHOT, READ, WRITE
+from forkmaster.worker.connection import BUSY, IDLE, WRITING
+from forkmaster.worker.exchange import ClientGoneError, Exchange
+from forkmaster.worker.reactor import Reactor
+from forkmaster.worker.timers import NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextvars import Context
+    from typing import Any
+
+    from forkmaster.http.body import Body
+    from forkmaster.http.head import RequestLine
+    from forkmaster.worker.assignment import Assignment
+    from forkmaster.worker.connection import Connection
 
 
-class ThreadedWorker(SyncWorker):
-    """x"""
+class _Thread:
+    """One thread of the pool."""
+
+    def __init__(self, context: Context) -> None:
+        self.inbox: SimpleQueue[Exchange | None] = SimpleQueue()
+        self.context = context
+        self.spare_contexts: list[Context] = []
+        self.native_id = 0
+
+
+class ThreadedWorker(Reactor):
+    """See the module."""
+
+    multithread = True
+
+    def __init__(self, assignment: Assignment, application: Callable[..., Any]) -> None:
+        super().__init__(assignment, application)
+        count = max(1, self.config.threads)
+        self._threads = [_Thread(self._pristine.copy()) for _ in range(count)]
+        # Guards the four below, the slot, and whether we listen.
+        self._lock = threading.RLock()
+        self._free = list(self._threads)  # the last is the one whose caches are warm
+        self._queue: deque[Exchange] = deque()  # complete requests that no thread is free for
+        self._records = deque(range(self._words[layout.RECORD_COUNT]))
+        self._returned: deque[Connection] = deque()
+        self._wake_is_due = False
+
+    # --- In the reactor's thread ------------------------------------------------------------
+
+    def serve(self, on_ready: Callable[[], None]) -> None:
+        for number, thread in enumerate(self._threads, 1):
+            # Daemons: one that hangs must not keep the process from its exit.
+            threading.Thread(
+                target=self._work, args=(thread,), name=f"forkmaster-{number}", daemon=True
+            ).start()
+        try:
+            super().serve(on_ready)
+        finally:
+            for thread in self._threads:
+                thread.inbox.put(None)
+
+    def _may_accept(self) -> bool:
+        return bool(self._free) and super()._may_accept()
+
+    def _take_connections(self) -> None:
+        with self._lock:
+            super()._take_connections()
+
+    def _leave_listeners(self) -> None:
+        with self._lock:
+            super()._leave_listeners()
+
+    def _wait_for(self, connection: Connection, mask: int) -> None:
+        if connection.mask:
+            self._poller.modify(connection.fd, mask | ONE_SHOT)
+        else:
+            connection.mask = mask
+            self._poller.register(connection.fd, mask | ONE_SHOT)
+
+    def _dispatch(
+        self,
+        connection: Connection,
+        environ: dict[str, Any],
+        line: RequestLine,
+        keep_alive: bool,
+        head: bytes,
+        body: Body | None,
+    ) -> None:
+        exchange = self._exchange(connection, environ, line, keep_alive, head, body)
+        if connection.listed == NEVER:
+            # So that the thread, which must not touch the timers, finds it listed.
+            self._watch(connection, monotonic_ns() + self._keepalive)
+            connection.deadline = NEVER
+        with self._lock:
+            self._words[layout.IN_FLIGHT] += 1
+            if not self._free:
+                self._queue.append(exchange)
+                return
+            thread = self._free.pop()
+            if not self._free:
+                self._leave_listeners()
+        thread.inbox.put(exchange)
+
+    def _writable(self, connection: Connection) -> None:
+        exchange = connection.exchange
+        assert exchange is not None
+        connection.deadline = NEVER
+        connection.state = BUSY
+        if exchange.needs_application:
+            exchange.thread.inbox.put(exchange)
+        elif self._go_on(exchange, self._pristine):
+            if self._hooks.wants_after:
+                self._hooks.after(exchange, monotonic_ns() - exchange.began)
+            self._answered(connection, exchange)
+        else:
+            self._suspended(connection)
+
+    def _give_up(self, connection: Connection) -> None:
+        exchange = connection.exchange
+        assert exchange is not None
+        exchange.given_up = True
+        connection.deadline = NEVER
+        connection.state = BUSY
+        exchange.thread.inbox.put(exchange)
+
+    def _woken(self) -> None:
+        # Before the list is read: what is added afterwards wakes us again.
+        self._wake_is_due = False
+        while self._returned:
+            self._take_back(self._returned.popleft())
+        super()._woken()
+
+    def _take_back(self, connection: Connection) -> None:
+        """A thread is done with a connection, and something is left to do for us."""
+        exchange = connection.exchange
+        if exchange is not None and not exchange.complete:
+            self._suspended(connection)
+        elif exchange is not None:
+            self._answered(connection, exchange)
+        elif self._idle.get(connection.fd) is connection:
+            self._watch(connection, connection.deadline)
+
+    def _suspended(self, connection: Connection) -> None:
+        connection.state = WRITING
+        self._watch(connection, monotonic_ns() + self._write_timeout)
+        self._wait_for(connection, WRITE)
+
+    def _answered(self, connection: Connection, exchange: Exchange) -> None:
+        """An answer is complete, and its connection is to be closed or has more to read."""
+        connection.exchange = None
+        if not exchange.keep_alive:
+            if exchange.client_stays or connection.buffer:
+                self._linger(connection)
+            else:
+                self._close(connection)
+            return
+        connection.state = IDLE
+        connection.served = True
+        self._watch(connection, monotonic_ns() + self._keepalive)
+        rest, connection.buffer = connection.buffer, b""
+        if rest:
+            self._feed(connection, rest)
+        else:
+            self._idle[connection.fd] = connection
+            self._wait_for(connection, READ)
+
+    # --- In a thread of the pool ------------------------------------------------------------
+
+    def _work(self, thread: _Thread) -> None:
+        thread.native_id = threading.get_native_id()
+        while (exchange := self._next(thread)) is not None:
+            if exchange.given_up:
+                self._abandon(exchange, thread)
+            else:
+                self._answer(exchange, thread)
+
+    def _next(self, thread: _Thread) -> Exchange | None:
+        """What to do next: what was begun here, then what has waited, then what comes."""
+        if thread.inbox.empty():
+            with self._lock:
+                if self._queue:
+                    return self._queue.popleft()
+                self._free.append(thread)
+                if len(self._free) == 1 and not self._register_at:
+                    self._take_connections()
+        exchange = thread.inbox.get()
+        # It may be work that was begun here and came while this thread counted as free.
+        with self._lock:
+            if thread in self._free:
+                self._free.remove(thread)
+        return exchange
+
+    def _answer(self, exchange: Exchange, thread: _Thread) -> None:
+        """Call the application for a new request, or let a suspended answer go on."""
+        connection = exchange.connection
+        is_new = connection.exchange is None
+        began = monotonic_ns()
+        with self._lock:
+            record = self._records.popleft()
+            self._slot.begin(record, exchange.head, connection.client, began, thread.native_id)
+        if is_new:
+            exchange.began = began
+            exchange.thread = thread
+            complete = self._run(exchange, thread.context)
+        else:
+            complete = self._go_on(exchange, exchange.context or thread.context)
+        self._look_after_context(exchange, thread, complete=complete)
+        ended = monotonic_ns()
+        with self._lock:
+            if is_new:
+                self._slot.end(record, exchange.code, exchange.sent, ended)
+                self._words[layout.BYTES_IN] += len(exchange.head)
+                self._words[layout.IN_FLIGHT] -= 1
+                if self._worker_limits.counts:
+                    self._worker_limits.count()
+            else:
+                self._words[_word(record, layout.END)] = ended
+            self._records.append(record)
+        if complete and self._hooks.wants_after:
+            self._hooks.after(exchange, ended - exchange.began)
+        self._done(connection, exchange, complete=complete, now=ended)
+
+    def _look_after_context(self, exchange: Exchange, thread: _Thread, *, complete: bool) -> None:
+        """A suspended answer keeps its context; one that needs it no more gives it back."""
+        if not complete and exchange.needs_application:
+            if exchange.context is None:
+                exchange.context = thread.context
+                spare = thread.spare_contexts
+                thread.context = spare.pop() if spare else self._pristine.copy()
+        elif exchange.context is not None:
+            thread.spare_contexts.append(exchange.context)
+            exchange.context = None
+
+    def _done(
+        self, connection: Connection, exchange: Exchange, *, complete: bool, now: int
+    ) -> None:
+        """Give the connection back: to the poller, or else to the reactor."""
+        if complete and exchange.keep_alive and not connection.buffer:
+            connection.exchange = None
+            connection.state = IDLE
+            connection.served = True
+            connection.deadline = now + self._keepalive
+            unlisted = connection.deadline < connection.listed
+            # First idle, then in the poller: from there on it is the reactor's again.
+            self._idle[connection.fd] = connection
+            self._wait_for(connection, READ)
+            if not unlisted:
+                return
+        else:
+            exchange.complete = complete
+            connection.exchange = exchange
+        self._returned.append(connection)
+        if not self._wake_is_due:
+            self._wake_is_due = True
+            self._waker.wake()
+
+    def _abandon(self, exchange: Exchange, thread: _Thread) -> None:
+        """The client of a suspended answer reads no more."""
+        self._failed(exchange, exchange.context or thread.context, ClientGoneError())
+        self._look_after_context(exchange, thread, complete=True)
+        if self._hooks.wants_after:
+            self._hooks.after(exchange, monotonic_ns() - exchange.began)
+        self._done(exchange.connection, exchange, complete=True, now=0)
+
+    def _count_error(self) -> None:
+        with self._lock:
+            super()._count_error()
+
+
+def _word(record: int, offset: int) -> int:
+    return layout.RECORDS_FIRST_WORD + record * layout.RECORD_WORDS + offset

@@ -52,10 +52,10 @@ class Timers:
             for connection in self._buckets.pop(bucket):
                 if connection.listed != bucket << _SHIFT:
                     continue  # closed, or listed elsewhere since
+                # First unlisted, then looked at: a thread that sets the deadline meanwhile looks
+                # in the opposite order, so one of the two sees that it must be listed again.
+                connection.listed = NEVER
                 if connection.deadline <= now:
-                    connection.listed = NEVER
                     yield connection
                 elif connection.deadline < NEVER:
                     self.watch(connection)
-                else:
-                    connection.listed = NEVER

@@ -1,0 +1,193 @@
+"""Those who watch requests of the sync and threaded workers: the hooks and the access log.
+
+With none of them set, which is the default, a request costs one attribute for all of this.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+from forkmaster.http.head import split_field
+from forkmaster.logs.access import AccessEntry, compile_format
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from forkmaster.worker.assignment import Assignment
+    from forkmaster.worker.exchange import Exchange
+
+log = logging.getLogger("forkmaster.error")
+access_log = logging.getLogger("forkmaster.access")
+
+
+class RequestHooks:
+    """What is to be called around each request of this worker."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        config = assignment.config
+        self._assignment = assignment
+        self._pre_request = config.pre_request
+        self._post_request = config.post_request
+        self._post_arity = _arity(config.post_request) if config.post_request else 0
+        self._access_line: Callable[[AccessEntry], str] | None = None
+        if access_log.handlers and access_log.isEnabledFor(logging.INFO):
+            self._access_line = compile_format(config.access_log_format)
+        self.wants_before = config.pre_request is not None
+        self.wants_after = config.post_request is not None or self._access_line is not None
+
+    def before(self, exchange: Exchange) -> None:
+        """Call pre_request, and let what it changed in the request take effect.
+
+        What it raises is for the caller, as if the application had raised it.
+        """
+        assert self._pre_request is not None
+        request = RequestView(exchange)
+        headers = list(request.headers)
+        self._pre_request(self._assignment.view, request)
+        exchange.request_view = request
+        _apply(request, headers, exchange.environ)
+
+    def after(self, exchange: Exchange, duration: int) -> None:
+        """Call post_request and write the access line.  Never raises.  Nanoseconds."""
+        if self._access_line is not None:
+            self._log_access(exchange, duration, self._access_line)
+        if self._post_request is None:
+            return
+        request = exchange.request_view or RequestView(exchange)
+        arguments = (self._assignment.view, request, exchange.environ, ResponseView(exchange))
+        try:
+            self._post_request(*arguments[: self._post_arity])
+        except Exception:
+            log.exception("%s: the hook post_request raised", exchange)
+
+    def _log_access(
+        self, exchange: Exchange, duration: int, line: Callable[[AccessEntry], str]
+    ) -> None:
+        connection, request = exchange.connection, exchange.line
+        entry = AccessEntry(
+            connection.host,
+            request.method,
+            request.target,
+            request.protocol,
+            exchange.code,
+            exchange.body_sent,
+            duration,
+            environ=exchange.environ,
+            response_headers=exchange.response_headers,
+            queued=self._queued(exchange, duration),
+            serial=self._assignment.serial,
+            generation=self._assignment.generation,
+        )
+        access_log.info(line(entry))
+
+    def _queued(self, exchange: Exchange, duration: int) -> float | None:
+        """The seconds since the proxy took the request, if a trusted one tells."""
+        sent = exchange.environ.get("HTTP_X_REQUEST_START")
+        if sent is None or not exchange.connection.origin.trusted:
+            return None
+        try:
+            started = float(sent.removeprefix("t="))
+        except ValueError:
+            return None
+        # nginx says seconds, Heroku milliseconds, others microseconds.
+        while started > 1e11:
+            started /= 1000
+        queued = time.time() - duration / 1e9 - started
+        return queued if 0 <= queued < 86400 else None
+
+
+class RequestView:
+    """`req` of a hook: the attributes of gunicorn's request."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        line, environ, connection = exchange.line, exchange.environ, exchange.connection
+        self.method = line.method
+        self.uri = line.target
+        self.path = line.target.partition("?")[0]
+        self.query = line.query
+        self.fragment = ""
+        self.version = (1, int(line.protocol[-1]))
+        self.headers = _headers(exchange)
+        self.trailers: list[tuple[str, str]] = []
+        self.body = environ["wsgi.input"]
+        self.scheme: str = environ["wsgi.url_scheme"]
+        self.peer_addr = self.remote_addr = (
+            (connection.host, int(connection.port)) if connection.port else ""
+        )
+        self.proxy_protocol_info = connection.proxied
+
+    def should_close(self) -> bool:
+        """Whether the connection ends with this request, as gunicorn's tells."""
+        return False
+
+
+class ResponseView:
+    """`resp` of a hook: the attributes of gunicorn's response."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.status = exchange.status
+        self.status_code = exchange.code
+        self.headers = list(exchange.response_headers)
+        self.headers_sent = exchange.streaming
+        self.sent = exchange.body_sent
+        lengths = [value for name, value in self.headers if name.lower() == "content-length"]
+        self.response_length = int(lengths[0]) if lengths else None
+
+
+def _headers(exchange: Exchange) -> list[tuple[str, str]]:
+    """The headers of a request that reached its environ, their names in capitals."""
+    headers = []
+    for text in exchange.head.rstrip(b"\r\n").split(b"\r\n")[1:]:
+        name, value = split_field(text)
+        if "_" not in name or _key(name) in exchange.environ:
+            headers.append((name.upper(), value))
+    return headers
+
+
+def _key(name: str) -> str:
+    key = name.upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+
+
+def _apply(request: RequestView, before: list[tuple[str, str]], environ: dict[str, Any]) -> None:
+    """Let an environ say what a hook has made of the request."""
+    environ["wsgi.url_scheme"] = request.scheme
+    environ["REQUEST_METHOD"] = request.method
+    environ["QUERY_STRING"] = request.query
+    if request.uri != environ["RAW_URI"]:
+        environ["RAW_URI"] = request.uri
+        path = unquote_to_bytes(request.path).decode("latin-1")
+        environ["PATH_INFO"] = path.removeprefix(environ["SCRIPT_NAME"])
+    if request.headers == before:
+        return
+    # A body that came in chunks has a length by now that no header told.
+    length = environ.get("CONTENT_LENGTH")
+    for key in [key for key in environ if key.startswith("HTTP_") or key == "CONTENT_TYPE"]:
+        del environ[key]
+    for name, value in request.headers:
+        key = _key(name)
+        if key in environ and key.startswith("HTTP_"):
+            separator = "; " if key == "HTTP_COOKIE" else ","
+            environ[key] = f"{environ[key]}{separator}{value}"
+        else:
+            environ[key] = value
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
+    environ.pop("HTTP_PROXY", None)
+    if length is not None:
+        environ["CONTENT_LENGTH"] = length
+
+
+def _arity(hook: Callable[..., Any]) -> int:
+    """How many arguments post_request takes: 2 to 4, and 2 if it would take any number."""
+    try:
+        parameters = inspect.signature(hook).parameters.values()
+    except (TypeError, ValueError):
+        return 2
+    if any(parameter.kind == parameter.VAR_POSITIONAL for parameter in parameters):
+        return 2
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(positional)
