@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from forkmaster import __version__
 from forkmaster.board import layout
 from forkmaster.board.board import Board, remove_stale
+from forkmaster.board.board import places as board_places
 from forkmaster.board.notice import Listening, Notice, read_notice
 from forkmaster.board.reader import read_slot
 from forkmaster.errors import ForkmasterError
@@ -125,12 +126,17 @@ def _serve(
     # Before the pid file: a bind that fails is the only sure sign of another instance, and must
     # not cost that one its pid file.
     bindings = Bindings.open(config, inherited)
+    board: Board | None = None
     try:
         board = Board.create(config.worker_tmp_dir, records=records_for(config))
-    except OSError:
+        master = Master(loaded, bindings, board, notifier, launch, server=server)
+    except OSError as exc:  # ENOSPC, EMFILE
+        if board is not None:
+            board.remove()
         bindings.close()
-        raise
-    return Master(loaded, bindings, board, notifier, launch, server=server).run()
+        where = board_places(config.worker_tmp_dir)[-1]
+        raise ForkmasterError(f"cannot make the board in {where}: {exc.strerror}") from exc
+    return master.run()
 
 
 def _doubts(config: Config) -> Iterator[str]:

@@ -61,7 +61,10 @@ class Process:
     def is_born(self, pid: int) -> None:
         """The process exists and is `pid`."""
         self.pid = self.view.pid = pid
-        self.pidfd = processes.open_pidfd(pid)
+        try:
+            self.pidfd = processes.open_pidfd(pid)
+        except ProcessLookupError:
+            self.held.clear()  # reaped before its zygote told of it; its burial follows
         for number in self.held:
             self.send(number)
         self.held.clear()

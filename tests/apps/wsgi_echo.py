@@ -11,6 +11,8 @@ def application(environ, start_response):
         raise ValueError("raised before start_response")
     if path == "/exit":
         sys.exit(int(query or 0))
+    if path == "/os_exit":
+        os._exit(int(query or 0))
     if path in ("/block", "/slow"):
         time.sleep(float(query or (600 if path == "/block" else 0)))
     if path == "/stream":

@@ -3,49 +3,18 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
-import site
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.conftest import Serve
-from tests.process.harness import ROOT, Kind, Server, wait_for
+from tests.process.everybody import NOBODY, PYTHON
+from tests.process.harness import Kind, Server, wait_for
 
-NOBODY = pwd.getpwnam("nobody")
-SYSTEM = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
-
-
-def python_for_everybody() -> tuple[str, dict[str, str]] | None:
-    """An interpreter that `nobody` can run, with our packages; None if there is none."""
-    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), *site.getsitepackages()])}
-    check = "import forkmaster, uvicorn, httptools, psutil, tests.process.harness"
-    for python in (sys.executable, SYSTEM):
-        try:
-            found = subprocess.run(
-                [python, "-c", check],
-                user=NOBODY.pw_uid,
-                group=NOBODY.pw_gid,
-                extra_groups=[],
-                cwd="/",
-                env=paths,
-                capture_output=True,
-                check=False,
-            )
-        except OSError:
-            continue
-        if found.returncode == 0:
-            return python, paths
-    return None
-
-
-PYTHON = python_for_everybody() if os.geteuid() == 0 else None
 pytestmark = pytest.mark.skipif(
     PYTHON is None, reason="needs root, and a Python that nobody may run"
 )
