@@ -1,8 +1,8 @@
-"""The asgi worker: uvicorn's protocols on a loop of ours.  In the worker.
+"""The asgi worker: an event loop, its listeners, its beat and its end.  In the worker.
 
-uvicorn speaks HTTP and websockets, runs the lifespan and calls the application; its `Config`,
-`ServerState` and protocol classes are used as they are, the latter with a few methods extended.
-Its `Server` is not used at all, because everything it does a managed worker does differently:
+HTTP is spoken by asgi_http.py, websockets by uvicorn's protocols (asgi_websocket.py), and the
+lifespan is told by lifespan.py.  uvicorn's `Server` is not used, because everything it does a
+managed worker does differently:
 
 - **Signals.**  It installs its own handlers and raises SIGTERM again when it is done, so that no
   exit hook runs.  Here the child has the handlers; they set a flag and wake the loop.
@@ -18,42 +18,37 @@ Its `Server` is not used at all, because everything it does a managed worker doe
 Who may speak for a client behind a proxy is decided per connection, by the settings that the sync
 worker uses; uvicorn's middleware knows neither secure_scheme_headers nor a proxy that comes
 through a unix socket.
-
-Supported is uvicorn from 0.30 on.  The attributes of its protocols that are used here, none of
-them documented: connections, default_headers and tasks of ServerState; app, client, cycle,
-flow, pipeline, scope and transport of the HTTP protocol, and the module's STATUS_LINE; shutdown()
-of the websocket protocols.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import inspect
 import logging
 import os
 import socket
 import time
-from email.utils import formatdate
-from time import monotonic, monotonic_ns
+from functools import partial
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
-
-import uvicorn
-from uvicorn.protocols.http import httptools_impl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from forkmaster.board import layout
 from forkmaster.errors import BootError
-from forkmaster.http.response import SERVER
+from forkmaster.http.environ import AllowList, Trust
+from forkmaster.http.head import Limits
+from forkmaster.http.response import SERVER, Tails
+from forkmaster.http.scope import ScopeReader
 from forkmaster.worker.asgi_hooks import HookedApplication
+from forkmaster.worker.asgi_http import LAST_WORDS, Exchange, HTTPConnection
+from forkmaster.worker.asgi_options import with_uvicorn_options
+from forkmaster.worker.asgi_websocket import WebSockets, follow_our_log
+from forkmaster.worker.ledger import Ledger
 from forkmaster.worker.lifespan import Lifespan
-from forkmaster.worker.observed import Forwarding, Ledger, ObservedApplication
 from forkmaster.worker.tasks import show_on_dump_signal
 from forkmaster.worker.warmup import warm_asgi
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, MutableMapping
 
     from forkmaster.worker.assignment import Assignment
 
@@ -63,21 +58,13 @@ log = logging.getLogger("forkmaster.error")
 YIELD = 0.005
 # 2 s: as long as gunicorn's threaded worker waits for a last request on an idle connection.
 LINGER = 2.0
-# 1 s: the rest of a client's bytes after our FIN, and a lifespan that is told to stop at once.
-LAST_WORDS = 1.0
 # Out of descriptors or memory: nothing to do but to wait until something is given back.
 EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 RETRY = 1.0
-
-CLOSE = (b"connection", b"close")
-# Before any worker puts its own in place.
-STATUS_LINES = httptools_impl.STATUS_LINE
-
-SERVICE_UNAVAILABLE = (
-    b"HTTP/1.1 503 Service Unavailable\r\n"
-    b"connection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
-)
-REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+# 10 ms from one websocket's end to the next: a hundred a second may come back.
+APART = 0.01
+# The name under which an application finds the event in scope["state"].
+DRAINING = "forkmaster.draining"
 
 
 class AsgiWorker:
@@ -85,38 +72,59 @@ class AsgiWorker:
 
     def __init__(self, assignment: Assignment, application: Callable[..., Any]) -> None:
         self.assignment = assignment
-        self.config = config = assignment.config
+        self.options = with_uvicorn_options(assignment.config)
+        self.config = config = self.options.config
         self.slot = assignment.slot
         self.words = assignment.slot.words
         self.balance = assignment.balance
         self.is_draining = False
-        self._is_quitting = False
+        self.is_quitting = False
         self._wakeup_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._open = 0  # connections, from accept to close
-        self._opening: set[asyncio.Task[Any]] = set()
+        self._opening: set[asyncio.Future[Any]] = set()
         self._paused: set[socket.socket] = set()  # listeners left to the others for a moment
+        # Where a listener is bound, if that is one address.
+        self._names = {
+            listener: name
+            for listener in assignment.listeners
+            if (name := _name_of(listener))[0] not in ("0.0.0.0", "::")
+        }
         self._is_full = False
-        self._uvicorn = _UvicornConfig(self, application)
-        self.state = ServerState()
-        if not config.keepalive:
-            self.state.default_headers = [CLOSE]
-        # Answers to websocket handshakes get their Date as a header, and never that one.
-        self.websocket_state = ServerState()
-        self.websocket_state.connections = self.state.connections
-        self.websocket_state.tasks = self.state.tasks
+        self.connections: set[HTTPConnection] = set()
+        self.exchanges: set[Exchange] = set()
+        self.app_state: dict[str, Any] = {}
+        self.tails = Tails(time.time())
         self.date_expires = 0
-        self._status_lines = httptools_impl.STATUS_LINE = StatusLines()
-        self._application = self._uvicorn.loaded_app
-        self._ledger = Ledger(assignment)
-        self._forwarding = Forwarding(config)
-        served = self._application
-        if config.pre_request or config.post_request:
-            served = HookedApplication(served, config, assignment.view)
-        self._observed = ObservedApplication(served, assignment, self._ledger, self, None)
-        self._trusting = ObservedApplication(
-            served, assignment, self._ledger, self, self._forwarding
+        self.extra_lines = self.options.header_lines
+        self.own = self.options.own
+        # Whether every answer is the last on its connection.
+        self.closes = not config.keepalive
+        self.ledger = Ledger(assignment)
+        self.limits = Limits(
+            line=config.limit_request_line,
+            fields=config.limit_request_fields,
+            field_size=config.limit_request_field_size,
+            head=config.limit_request_head,
         )
-        self._uvicorn.loaded_app = self._observed
+        self._proxies = AllowList(config.forwarded_allow_ips)
+        self._trusted, self._untrusted = self._reader(True), self._reader(False)
+        self._websockets = WebSockets(self, application, self.options)
+        self.application = self._websockets.application
+        if config.pre_request or config.post_request:
+            self.application = HookedApplication(self.application, config, assignment.view)
+
+    def _reader(self, trusted: bool) -> ScopeReader:
+        config = self.config
+        trust = Trust(
+            config.header_map, frozenset(config.forwarder_headers), config.secure_scheme_headers
+        )
+        return ScopeReader(
+            root_path=config.root_path,
+            trusted=trusted,
+            limits=self.limits,
+            trust=trust,
+            proxies=self._proxies,
+        )
 
     # --- Called in signal handlers ------------------------------------------------------------
 
@@ -127,33 +135,34 @@ class AsgiWorker:
 
     def quit(self) -> None:
         """Stop now.  A loop that is blocked by the application stops when it runs again."""
-        self._is_quitting = True
+        self.is_quitting = True
         os.eventfd_write(self._wakeup_fd, 1)
 
     # --- The life of the loop -----------------------------------------------------------------
 
     def serve(self, on_ready: Callable[[], None]) -> None:
         """Serve until told to stop and drained.  Raises BootError if the lifespan fails."""
-        _follow_our_log()
+        follow_our_log()
         with asyncio.Runner(loop_factory=_loop_factory(self.config.asgi_loop)) as runner:
             runner.run(self._serve(on_ready))
         os.close(self._wakeup_fd)
 
     async def _serve(self, on_ready: Callable[[], None]) -> None:
-        self._loop = loop = asyncio.get_running_loop()
+        self.loop = loop = asyncio.get_running_loop()
         self._told_to_stop = asyncio.Event()
         self._drained = asyncio.Event()
-        timeout = self.config.timeout
-        self._beat_interval = min(1.0, timeout / 4) if timeout else 1.0
+        limits = (self.config.timeout, self.config.request_timeout)
+        self._beat_interval = min(1.0, *(limit / 4 for limit in limits if limit), 1.0)
         self._beat()
         show_on_dump_signal(loop, self.assignment.stacks_fd)
         loop.add_reader(self._wakeup_fd, self._woken)
         loop.add_reader(self.assignment.liveness_fd, self._orphaned)
-        lifespan = Lifespan(self._application, self.config.asgi_lifespan)
+        lifespan = Lifespan(self.application, self.config.asgi_lifespan)
+        lifespan.state[DRAINING] = draining = asyncio.Event()
         await lifespan.startup()
-        self._app_state = lifespan.state
+        self.app_state = lifespan.state
         if not self.assignment.preloaded:
-            await warm_asgi(self._application, self.config.warmup, lifespan.state)
+            await warm_asgi(self.application, self.config.warmup, lifespan.state)
         self.balance.publish(0)
         for listener in self.assignment.listeners:
             loop.add_reader(listener, self._accept, listener)
@@ -162,11 +171,12 @@ class AsgiWorker:
         for listener in self.assignment.listeners:
             loop.remove_reader(listener)
         self.balance.leave()
-        if not self._is_quitting:
+        draining.set()
+        if not self.is_quitting:
             await self._drain()
-        if self._is_quitting:
+        if self.is_quitting:
             await self._abandon()
-        await lifespan.shutdown(LAST_WORDS if self._is_quitting else None)
+        await lifespan.shutdown(LAST_WORDS if self.is_quitting else None)
         loop.remove_reader(self._wakeup_fd)
         loop.remove_reader(self.assignment.liveness_fd)
 
@@ -174,29 +184,36 @@ class AsgiWorker:
         self.slot.beat()
         self.words[layout.CPU] = time.process_time_ns()
         self.renew_date()
-        self._ledger.limits.look(monotonic_ns())
-        self._sweep(monotonic())
-        self._loop.call_later(self._beat_interval, self._beat)
+        now = monotonic_ns()
+        self.ledger.limits.look(now)
+        self._sweep(now)
+        self.loop.call_later(self._beat_interval, self._beat)
 
-    def _sweep(self, now: float) -> None:
-        """Close what has waited for its client for too long.
+    def _sweep(self, now: int) -> None:
+        """End what has taken too long: clients that are waited for, and requests.
 
         With the beat, so a second late at the most: a timer for each response, as uvicorn has
         it, costs a microsecond of every request.
         """
-        for connection in list(self.state.connections):
-            if isinstance(connection, _HTTPProtocol):
-                connection.check_patience(now)
+        seconds = now / 1e9
+        for connection in list(self.connections):
+            connection.check_patience(seconds)
+        limit = self.config.request_timeout
+        if limit:
+            before = now - int(limit * 1e9)
+            for exchange in list(self.exchanges):
+                if 0 < exchange.began < before:
+                    exchange.time_out(limit)
 
     def _woken(self) -> None:
         os.eventfd_read(self._wakeup_fd)
         self._told_to_stop.set()
-        if self._is_quitting:
+        if self.is_quitting:
             self._drained.set()
 
     def _orphaned(self) -> None:
         log.warning("the master is gone; stopping")
-        self._loop.remove_reader(self.assignment.liveness_fd)
+        self.loop.remove_reader(self.assignment.liveness_fd)
         self.quit()
 
     # --- Accepting ----------------------------------------------------------------------------
@@ -204,9 +221,9 @@ class AsgiWorker:
     def _accept(self, listener: socket.socket) -> None:
         """Take one connection of those that are waiting, unless it is somebody else's turn."""
         if self.balance.has_more_than_its_share(self._open):
-            self._loop.remove_reader(listener)
+            self.loop.remove_reader(listener)
             self._paused.add(listener)
-            self._loop.call_later(YIELD, self._resume, listener)
+            self.loop.call_later(YIELD, self._resume, listener)
             return
         self._take(listener)
 
@@ -217,12 +234,12 @@ class AsgiWorker:
         # If it is still waiting then nobody else could take it.
         self._take(listener)
         if not self._is_full and listener not in self._paused:
-            self._loop.add_reader(listener, self._accept, listener)
+            self.loop.add_reader(listener, self._accept, listener)
 
     def _take(self, listener: socket.socket) -> bool:
         """Accept one connection and start its protocol.  False if none was waiting."""
         try:
-            connection, _ = listener.accept()
+            connection, peer = listener.accept()
         except (BlockingIOError, InterruptedError):
             return False  # a sibling was faster
         except OSError as exc:
@@ -234,31 +251,45 @@ class AsgiWorker:
         self._open += 1
         self.words[layout.ACCEPTED] += 1
         self._count_connections()
-        task = self._loop.create_task(
-            self._loop.connect_accepted_socket(self._make_protocol, connection)
-        )
-        self._opening.add(task)
-        task.add_done_callback(self._opened)
+        self._start(connection, peer, listener)
         if self._open >= self.config.worker_connections and not self._is_full:
             self._is_full = True
             for each in self.assignment.listeners:
-                self._loop.remove_reader(each)
+                self.loop.remove_reader(each)
         return True
 
     def _rest(self, listener: socket.socket, exc: OSError) -> None:
         name = self.assignment.view
         log.warning("%s cannot accept: %s; next attempt in %g s", name, exc.strerror, RETRY)
-        self._loop.remove_reader(listener)
+        self.loop.remove_reader(listener)
         self._paused.add(listener)
-        self._loop.call_later(RETRY, self._resume, listener)
+        self.loop.call_later(RETRY, self._resume, listener)
 
-    def _make_protocol(self) -> asyncio.Protocol:
-        return _HTTPProtocol(self._uvicorn, self.state, self._app_state, _loop=self._loop)
+    def _start(self, connection: socket.socket, peer: Any, listener: socket.socket) -> None:
+        server = self._names.get(listener)
+        if server is None:  # bound to every address of the machine
+            server = _name_of(connection)
+        client = peer[:2] if isinstance(peer, tuple) else None
+        protocol = HTTPConnection(self, client, server)
+        # A coroutine that waits once, for connection_made.  Stepped by hand, because a task for
+        # it costs a tenth of the time of a connection with one request (asgi-close of
+        # scripts/benchmark.py).
+        self._step(self.loop.connect_accepted_socket(lambda: protocol, connection))
 
-    def _opened(self, task: asyncio.Task[Any]) -> None:
-        self._opening.discard(task)
-        if not task.cancelled() and task.exception() is not None:
+    def _step(self, opening: Coroutine[asyncio.Future[Any], None, Any]) -> None:
+        try:
+            waiter = opening.send(None)
+        except StopIteration:
+            return
+        except Exception:
             self.connection_closed()  # it never was: the socket broke before it had a protocol
+            return
+        self._opening.add(waiter)
+        waiter.add_done_callback(partial(self._opened, opening))
+
+    def _opened(self, opening: Coroutine[Any, Any, Any], waiter: asyncio.Future[Any]) -> None:
+        self._opening.discard(waiter)
+        self._step(opening)
 
     def connection_closed(self) -> None:
         """Called by the protocols, once for each connection."""
@@ -269,7 +300,7 @@ class AsgiWorker:
             if not self._told_to_stop.is_set():
                 for listener in self.assignment.listeners:
                     if listener not in self._paused:
-                        self._loop.add_reader(listener, self._accept, listener)
+                        self.loop.add_reader(listener, self._accept, listener)
         self.look_whether_drained()
 
     def _count_connections(self) -> None:
@@ -277,19 +308,27 @@ class AsgiWorker:
         if not self._told_to_stop.is_set():
             self.balance.publish(self._open)
 
-    def application_for(self, client: tuple[str, int] | None) -> ObservedApplication:
-        """What serves the connections of this peer: trusted proxies speak for others."""
-        return self._trusting if self._forwarding.trusts(client) else self._observed
+    def reader_for(self, client: tuple[str, int] | None) -> ScopeReader:
+        """What reads the requests of this peer: trusted proxies speak for others.
 
-    # --- The Date header ----------------------------------------------------------------------
+        None is one that came through a unix socket.
+        """
+        is_trusted = client is None or client[0] in self._proxies
+        return self._trusted if is_trusted else self._untrusted
+
+    def open_websocket(
+        self, connection: HTTPConnection, scope: MutableMapping[str, Any], rest: bytes
+    ) -> bool:
+        """Hand a connection over to a websocket protocol; False if there is none."""
+        return self._websockets.open(connection, scope, rest)
 
     def renew_date(self) -> None:
         """Make a new Date header; called with every beat, and by a request that finds it stale."""
         wall = time.time_ns()
         self.date_expires = monotonic_ns() + 1_000_000_000 - wall % 1_000_000_000
-        date = formatdate(wall // 1_000_000_000, usegmt=True).encode()
-        self._status_lines.follow_with(b"date: %b\r\nserver: %b\r\n" % (date, SERVER))
-        self.websocket_state.default_headers = [(b"date", date), (b"server", SERVER)]
+        self.tails.renew(wall // 1_000_000_000)
+        date = self.tails.date[6:-2]
+        self._websockets.follow_with([(b"date", date), (b"server", SERVER)])
 
     # --- Stopping -----------------------------------------------------------------------------
 
@@ -307,105 +346,41 @@ class AsgiWorker:
                 pass
         if self._opening:
             await asyncio.wait(self._opening)
-        # In place: responses that have not begun yet refer to the list.
-        self.state.default_headers.append(CLOSE)
-        for connection in list(self.state.connections):
-            if not isinstance(connection, _HTTPProtocol):
-                connection.shutdown()
-        # With reload none is answered once more: it would be by the old code.
-        linger = 0.0 if self.config.reload else min(LINGER, self.config.keepalive)
-        self._loop.call_later(linger, self._close_idle, linger)
-        while (self._open or self._ledger.is_busy) and not self._is_quitting:
+        self.closes = True
+        self._websockets.close_all(APART, self.config.graceful_timeout / 2)
+        linger = min(LINGER, self.config.keepalive)
+        self.loop.call_later(linger, self._close_idle, linger)
+        while (self._open or self.ledger.is_busy) and not self.is_quitting:
             self._drained.clear()  # it may have been before the queue was taken
             await self._drained.wait()
 
     def _close_idle(self, linger: float) -> None:
-        for connection in list(self.state.connections):
-            if isinstance(connection, _HTTPProtocol) and connection.is_idle:
+        for connection in list(self.connections):
+            if connection.is_idle:
                 connection.finish()
         # Again: a response that had begun before the drain did not say that it is the last.
-        self._loop.call_later(max(linger, 0.1), self._close_idle, linger)
+        self.loop.call_later(max(linger, 0.1), self._close_idle, linger)
 
     def look_whether_drained(self) -> None:
         """Called whenever something ends."""
-        if self.is_draining and not self._open and not self._ledger.is_busy:
+        if self.is_draining and not self._open and not self.ledger.is_busy:
             self._drained.set()
 
     async def _abandon(self) -> None:
         """Cancel and close everything."""
-        # It would be logged as an exception of the application.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
-        for task in list(self.state.tasks):
-            task.cancel()
-        for connection in list(self.state.connections):
+        self._websockets.abort()
+        for exchange in list(self.exchanges):
+            exchange.task.cancel()
+        for connection in list(self.connections):
             connection.transport.abort()
         for _ in range(3):  # the cancellation, what the application awaits then, the callbacks
             await asyncio.sleep(0)
 
 
-class _UvicornConfig(uvicorn.Config):
-    """uvicorn's configuration from ours, already loaded."""
-
-    def __init__(self, worker: AsgiWorker, application: Callable[..., Any]) -> None:
-        config = worker.config
-        super().__init__(
-            application,
-            http=_HTTPProtocol,
-            interface="asgi2" if _is_asgi2(application) else "asgi3",
-            lifespan=config.asgi_lifespan,  # type: ignore[arg-type]  # the same three words
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            root_path=config.root_path,
-            ws_max_size=config.websocket_max_message_size,
-            workers=1,  # else it reads WEB_CONCURRENCY
-        )
-        self.worker = worker
-        self.app_state: dict[str, Any] = {}
-        self.load()
-        if self.ws_protocol_class is not None:
-            self.ws_protocol_class = type(
-                "_WebSocketProtocol", (_CountedWebSocket, self.ws_protocol_class), {}
-            )
-
-    def load_app(self) -> Any:
-        """The application itself: `load` would call one without required parameters."""
-        application = self.app
-
-        def factory() -> Any:
-            return application
-
-        self.factory = True
-        return factory
-
-
-class StatusLines(dict[int, bytes]):
-    """uvicorn's status lines, each followed by our Date and Server.
-
-    As default headers uvicorn would check and join the two again for every response, which costs
-    a microsecond of the fifteen that it spends on a small one.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._tail = b""
-
-    def follow_with(self, tail: bytes) -> None:
-        """Let these header lines come after every status line from now on."""
-        self._tail = tail
-        self.clear()
-
-    def __missing__(self, status: int) -> bytes:
-        line = self[status] = STATUS_LINES[status] + self._tail
-        return line
-
-
-def _is_asgi2(application: object) -> bool:
-    """Whether it is called with the scope alone, and its instance with receive and send."""
-    if getattr(application, "_asgi_double_callable", False):
-        return True
-    return inspect.isclass(application) and not hasattr(application, "__await__")
+def _name_of(sock: socket.socket) -> tuple[str, int | None]:
+    """The local address, as a scope has it: of a unix socket its path and None."""
+    name = sock.getsockname()
+    return name[:2] if isinstance(name, tuple) else (os.fsdecode(name), None)
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -418,120 +393,3 @@ def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         else:
             return uvloop.new_event_loop
     return asyncio.new_event_loop
-
-
-def _follow_our_log() -> None:
-    """Let uvicorn log where we do; at info it would tell of every websocket."""
-    theirs = logging.getLogger("uvicorn.error")
-    theirs.handlers = log.handlers
-    theirs.propagate = log.propagate
-    level = log.getEffectiveLevel()
-    theirs.setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
-
-
-class _HTTPProtocol(HttpToolsProtocol):
-    """One HTTP connection, counted, and able to end without losing a request."""
-
-    config: _UvicornConfig
-    _waiting_since = 0.0  # for the first byte of a request, or for the end of a head
-    _unfinished: object = None  # the scope of a request whose head was incomplete at the last look
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._waiting_since = monotonic()
-        self._words = self.config.worker.words
-        self.app = self.config.worker.application_for(self.client)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self.config.worker.connection_closed()
-
-    def data_received(self, data: bytes) -> None:
-        self._words[layout.BYTES_IN] += len(data)
-        super().data_received(data)
-
-    def handle_websocket_upgrade(self) -> None:
-        worker = self.config.worker
-        if worker.is_draining:  # the next worker is the one to ask
-            worker.words[layout.REFUSED] += 1
-            self.transport.write(SERVICE_UNAVAILABLE)
-            self.transport.close()
-        else:
-            super().handle_websocket_upgrade()
-
-    def on_response_complete(self) -> None:
-        if self.pipeline:
-            super().on_response_complete()
-        elif not self.transport.is_closing():
-            self.flow.resume_reading()
-            self._waiting_since = monotonic()
-
-    def check_patience(self, now: float) -> None:
-        """End a connection that is idle for `keepalive`, or reads a head for `header_timeout`."""
-        config = self.config.worker.config
-        cycle: Any = self.cycle  # None before the first request, whatever its type says
-        if cycle is not None and (not cycle.response_complete or self.pipeline):
-            return  # the application's turn
-        if self.is_idle:
-            # A client that connects ahead of its first request has as long as for a head.
-            patience = config.header_timeout if cycle is None else config.keepalive
-            if 0 < patience < now - self._waiting_since or (patience == 0 and cycle is not None):
-                self.finish()
-        elif self._unfinished is not self.scope:
-            self._unfinished, self._waiting_since = self.scope, now
-        elif 0 < config.header_timeout < now - self._waiting_since:
-            self.config.worker.words[layout.REFUSED] += 1
-            self.transport.write(REQUEST_TIMEOUT)
-            self.finish()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether there is no request on the connection, nor the beginning of one."""
-        cycle: Any = self.cycle  # None before the first request, whatever its type says
-        if cycle is None:
-            return self.scope is None
-        return cycle.response_complete and cycle.scope is self.scope and not self.pipeline
-
-    def finish(self) -> None:
-        """Close the connection for writing and read it to its end, for a second at most.
-
-        Closed at once, with a request of the client on its way, it would be reset.
-        """
-        transport = self.transport
-        if transport.is_closing() or not transport.can_write_eof():
-            transport.close()
-            return
-        transport.set_protocol(_Finished(self))
-        transport.write_eof()
-        self.loop.call_later(LAST_WORDS, transport.close)
-
-
-class _Finished(asyncio.Protocol):
-    """What is left of a connection after our FIN: bytes nobody will answer, and its end."""
-
-    def __init__(self, protocol: _HTTPProtocol) -> None:
-        self._protocol = protocol
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._protocol.connection_lost(exc)
-
-
-class _CountedWebSocket:
-    """Before one of uvicorn's websocket protocols: counts, and knows whom to trust."""
-
-    config: _UvicornConfig
-
-    def __init__(
-        self, config: _UvicornConfig, server_state: ServerState, app_state: dict[str, Any]
-    ) -> None:
-        super().__init__(  # type: ignore[call-arg]  # of the protocol it is mixed into
-            config=config, server_state=config.worker.websocket_state, app_state=app_state
-        )
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(transport)  # type: ignore[misc]
-        self.app = self.config.worker.application_for(self.client)  # type: ignore[attr-defined]
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)  # type: ignore[misc]
-        self.config.worker.connection_closed()

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from forkmaster.worker.asgi_http import Exchange
+from forkmaster.worker.asgi_websocket import Session
 from forkmaster.worker.child import DUMP_SIGNAL
-from forkmaster.worker.observed import ObservedApplication, request_line
 
 SHOWN = 50  # tasks; a worker with a thousand websockets has as many that all look the same
 
@@ -83,9 +84,9 @@ def _frames(awaited: Any) -> Iterator[FrameType]:
 
 def _request_of(frame: FrameType) -> str:
     """The request that a frame of ours serves."""
-    if frame.f_code is not ObservedApplication.__call__.__code__:
-        return ""
-    scope = frame.f_locals["scope"]
-    if scope["type"] != "http":
-        return f"websocket {scope['path']}"
-    return request_line(scope).decode("latin-1")
+    served = frame.f_locals.get("self")
+    if frame.f_code is Exchange.run.__code__ and isinstance(served, Exchange):
+        return served.request
+    if frame.f_code is Session.__call__.__code__ and isinstance(served, Session):
+        return f"websocket {served.scope['path']}"
+    return ""

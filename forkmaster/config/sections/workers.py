@@ -105,10 +105,8 @@ class Workers:
         {},
         MAPPING,
         "",
-        "Anything else for uvicorn.Config in an asgi worker.",
+        "Settings by uvicorn's names for an asgi worker, as CONFIG_KWARGS of a class has them.",
         own=True,
-        effect=Effect.NONE,
-        instead="it is not built yet; set CONFIG_KWARGS in a subclass of UvicornWorker",
     )
     http_parser: str = setting(
         "auto",
@@ -116,7 +114,7 @@ class Workers:
         "--http-parser",
         "Which HTTP parser an asgi worker uses.",
         effect=Effect.HARMLESS,
-        instead="httptools parses in every worker",
+        instead="one parser serves every kind of worker",
     )
 
 

@@ -1,0 +1,129 @@
+"""What is counted and logged of the requests of one asgi worker, and the records of its board."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections import deque
+from functools import lru_cache
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any, Protocol
+
+from forkmaster.board import layout
+from forkmaster.logs.access import AccessEntry, compile_format
+from forkmaster.worker.limits import WorkerLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+
+    from forkmaster.worker.assignment import Assignment
+
+access_log = logging.getLogger("forkmaster.access")
+
+# The strings of a record, and what it gets at the end: END, RESPONSE_STATUS, THREAD, SENT.
+_STRINGS = struct.Struct(f"{layout.CLIENT_SIZE}s{layout.REQUEST_SIZE}s")
+_ENDING = struct.Struct("QQQQ")
+
+
+class Served(Protocol):
+    """A request that has been served, or a websocket that is closed."""
+
+    head: bytes
+    scope: MutableMapping[str, Any]
+    start: MutableMapping[str, Any] | None
+    """The message with the headers of the answer."""
+
+    @property
+    def status(self) -> int:
+        """0 is none: cancelled before it was answered."""
+
+
+class Ledger:
+    """What is counted and logged of all requests of one worker."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        config = assignment.config
+        self.websockets = 0  # inside the application
+        self._assignment = assignment
+        self._words = assignment.slot.words
+        self._octets = assignment.slot.octets
+        self._free = deque(range(self._words[layout.RECORD_COUNT]))
+        self.limits = WorkerLimits(assignment)
+        self._access_line: Callable[[AccessEntry], str] | None = None
+        if access_log.handlers and access_log.isEnabledFor(logging.INFO):
+            self._access_line = compile_format(config.access_log_format)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request or a websocket is inside the application."""
+        return bool(self.websockets or self._words[layout.IN_FLIGHT])
+
+    def begin(self, head: bytes, client: tuple[str, int] | None, now: int) -> int:
+        """The record that now shows this request in flight; -1 if all are taken."""
+        words, free = self._words, self._free
+        words[layout.IN_FLIGHT] += 1
+        # The rest of the records is the history.
+        if len(free) <= layout.HISTORY:
+            return -1
+        record = free.popleft()
+        # As board/layout.py says: the strings between the two stores of START.
+        first = layout.RECORDS_FIRST_WORD + record * layout.RECORD_WORDS
+        words[first] = 0
+        words[first + layout.END] = 0
+        _STRINGS.pack_into(
+            self._octets,
+            first * 8 + layout.CLIENT_OFFSET,
+            client_text(*client) if client else b"",
+            head,
+        )
+        words[first] = now
+        return record
+
+    def end(self, record: int, served: Served, sent: int, began: int) -> None:
+        """Count a request that `begin` showed, and log it."""
+        words = self._words
+        now = monotonic_ns()
+        duration = now - began
+        status = served.status
+        words[layout.IN_FLIGHT] -= 1
+        if record >= 0:
+            at = layout.RECORDS_OFFSET + record * layout.RECORD_SIZE
+            _ENDING.pack_into(self._octets, at + 8 * layout.END, now, status, 0, sent)
+            self._free.append(record)
+        words[layout.STATUS + (status // 100 if status < 600 else 5)] += 1
+        words[layout.BYTES_OUT] += sent
+        words[layout.BUSY] += duration
+        bucket = (duration // 1000).bit_length()
+        words[layout.HISTOGRAM + (bucket if bucket < layout.BUCKETS else layout.BUCKETS - 1)] += 1
+        if self._access_line is not None:
+            self.log_access(served, sent, duration)
+        if self.limits.counts:
+            self.limits.count()
+
+    def log_access(self, served: Served, sent: int, duration: int) -> None:
+        """Write the line of one request or websocket, if there is an access log."""
+        if self._access_line is None:
+            return
+        scope, start = served.scope, served.start
+        client = scope["client"]
+        method, target, protocol = served.head.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
+        entry = AccessEntry(
+            client[0] if client else "",
+            method,
+            target,
+            protocol,
+            served.status,
+            sent,
+            duration,
+            request_headers=scope["headers"],
+            response_headers=(start.get("headers") or ()) if start is not None else (),
+            serial=self._assignment.serial,
+            generation=self._assignment.generation,
+        )
+        access_log.info(self._access_line(entry))
+
+
+@lru_cache(maxsize=4096)  # asked for each request, and a connection has many
+def client_text(host: str, port: int) -> bytes:
+    """The client's address, as the board shows it."""
+    return f"{host}:{port}".encode("latin-1")
