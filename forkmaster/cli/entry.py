@@ -54,9 +54,15 @@ def run(arguments: list[str]) -> int:
 
     from forkmaster.cli.commands import program
     from forkmaster.cli.options import explained
+    from forkmaster.system.terminal import colour_asked
 
     try:
-        result = program.main(arguments, prog_name="forkmaster", standalone_mode=False)
+        result = program.main(
+            arguments,
+            prog_name="forkmaster",
+            standalone_mode=False,
+            color=colour_asked(os.environ),
+        )
     except click.exceptions.Abort:
         return 130
     except click.ClickException as exc:

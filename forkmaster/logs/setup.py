@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from forkmaster.errors import ConfigError, ForkmasterError
 from forkmaster.logs.access import AccessEntry, compile_format, unknown_atoms
 from forkmaster.logs.files import STDERR, STDOUT, LogFile
+from forkmaster.system.terminal import wants_colour
 
 if TYPE_CHECKING:
     from forkmaster.config.table import Config
@@ -76,6 +77,14 @@ PRIORITIES = (
     (logging.NOTSET, 7),
 )
 
+# What ECMA-48 calls them; info is what most lines are, so it has none.
+COLOURS = {
+    logging.DEBUG: "2",  # faint
+    logging.WARNING: "33",  # yellow
+    logging.ERROR: "31",  # red
+    logging.CRITICAL: "1;31",
+}
+
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -109,6 +118,17 @@ class JournalFormatter(LineFormatter):
         priority = next(p for level, p in PRIORITIES if record.levelno >= level)
         # On each line, because the journal takes each for a message.
         return f"<{priority}>" + super().format(record).replace("\n", f"\n<{priority}>")
+
+
+class TerminalFormatter(LineFormatter):
+    """The same with the level in colour."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text, colour = super().format(record), COLOURS.get(record.levelno)
+        if colour is None:
+            return text
+        level = f"[{record.levelname}]"
+        return text.replace(level, f"\x1b[{colour}m{level}\x1b[0m", 1)
 
 
 class FileHandler(logging.Handler):
@@ -163,7 +183,7 @@ def configure(config: Config) -> None:
         error_file = _open(config.errorlog, STDERR, config)
         access_file = _open(config.accesslog, STDOUT, config) if config.accesslog else None
         handlers = _syslog_handlers(config)
-        formatter = JournalFormatter if _is_journal(error_file.fd) else LineFormatter
+        formatter = _formatter(error_file.fd)
         _install(ERROR, error_file, formatter(ERROR_FORMAT, ERROR_TIME), handlers[ERROR])
         _install(ACCESS, access_file, logging.Formatter(ACCESS_FORMAT), handlers[ACCESS])
         logging.getLogger(ERROR).setLevel(config.loglevel.upper())
@@ -269,6 +289,12 @@ def _open(name: str, standard: int, config: Config) -> LogFile:
         -1 if config.group is None else config.group,
     )
     return LogFile.open(Path(name), None if owner == (-1, -1) else owner)
+
+
+def _formatter(fd: int) -> type[LineFormatter]:
+    if _is_journal(fd):
+        return JournalFormatter
+    return TerminalFormatter if wants_colour(fd, os.environ) else LineFormatter
 
 
 def _is_journal(fd: int) -> bool:

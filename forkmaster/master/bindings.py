@@ -118,6 +118,8 @@ class Bindings:
         except BaseException:
             self.drop(added)
             raise
+        if added:
+            log.info("listening on %s", ", ".join(map(self._told, added)))
         return added
 
     def drop(self, addresses: Iterable[Address]) -> None:
@@ -148,6 +150,10 @@ class Bindings:
         for binding in self._bindings.values():
             binding.close()
         self._bindings.clear()
+
+    def _told(self, address: Address) -> str:
+        listener = self._bindings[address].socket
+        return f"{address_of(listener)} (fd {listener.fileno()})"
 
     def _addresses(self, config: Config) -> tuple[Address, ...]:
         return self._inherited or config.bind
@@ -187,7 +193,6 @@ def _bind(address: Address, config: Config) -> Binding:
         mode=mode,
         owner=_owner(config),
     )
-    log.info("listening on %s (fd %d)", address_of(listener), listener.fileno())
     made = isinstance(address, UnixAddress)
     return Binding(listener, socket_file(listener) if made else None)
 

@@ -31,6 +31,7 @@ from forkmaster.board.reader import read_slot
 from forkmaster.errors import ForkmasterError
 from forkmaster.logs import setup as logs
 from forkmaster.master import actions, events, hooks, incidents, upgrade
+from forkmaster.master.banner import ReadyLine, greeting
 from forkmaster.master.bindings import Bindings
 from forkmaster.master.chronicle import Chronicle
 from forkmaster.master.control import Control
@@ -112,7 +113,9 @@ def _serve(
     if config.chdir is not None:
         os.chdir(config.chdir)
     logs.configure(config)
-    log.info("forkmaster %s serves %s", __version__, config.app)
+    if left is None:
+        for line in greeting(loaded, os.environ):
+            log.info("%s", line)
     for warning in (*loaded.warnings, *_doubts(config)):
         log.warning("%s", warning)
     if left is not None:
@@ -185,6 +188,9 @@ class Master:
         self._published: Notice | None = None
         self.observers: list[Callable[[events.Event, Sequence[actions.Action]], None]] = []
         """Called after each event that was decided, with what was done about it."""
+        self.ready_line = ReadyLine(self.supervisor)
+        self.ready_line.told = left is not None
+        self.observers.append(self.ready_line.observe)
         self._last_words = ""  # why the server has ended
         self._events: deque[events.Event] = deque()
         self._strangers: dict[int, processes.Exit] = {}  # reaped before a zygote named them
@@ -446,7 +452,9 @@ class Master:
                 continue
             if child.state is State.STARTING and words[layout.READY]:
                 took = words[layout.READY] / 1e9 - process.born
-                log.log(_level(process), "%s ready after %.2f s", process, took)
+                log.log(
+                    _level(process), "%s ready after %.2f s (pid %d)", process, took, process.pid
+                )
                 process.view.booted = True
                 self._decide(events.Ready(serial))
             # The same byte may announce both.
@@ -615,8 +623,10 @@ class Master:
         self._watch(zygote.link.fileno(), lambda: self._on_answers(zygote))
 
     def _log_start(self, process: Process, reason: str = "from the zygote") -> None:
+        # At the start the banner says how many come, and each says when it is ready.
+        level = _level(process) if self.ready_line.told else logging.DEBUG
         log.log(
-            _level(process),
+            level,
             "%s started (pid %d, generation %d): %s",
             process,
             process.pid,

@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -146,6 +147,11 @@ def cpu_seconds(pid: int) -> float:
     with _psutil_errors(pid):
         times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)
+
+
+def age() -> float:
+    """How long this process has lived, in seconds."""
+    return max(0.0, time.time() - psutil.Process().create_time())
 
 
 def children_of(pid: int) -> list[int]:

@@ -372,3 +372,19 @@ def test_syslog_can_be_for_errors_only() -> None:
 
     assert access_writer(config) is None
     error_log.handlers[-1].close()
+
+
+def test_on_a_terminal_the_level_has_a_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    ours, theirs = os.openpty()
+
+    configure(Config(errorlog=os.ttyname(theirs)))
+    error_log.warning("[WARNING] is said once")
+    error_log.info("plain")
+    coloured, plain = os.read(ours, 4096).decode().splitlines()
+
+    os.close(ours)
+    os.close(theirs)
+    assert "\x1b[33m[WARNING]\x1b[0m [WARNING] is said once" in coloured
+    assert "\x1b" not in plain
