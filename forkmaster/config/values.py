@@ -244,9 +244,18 @@ def _shown_octal(mode: int | None) -> str | None:
 MODE = Kind("a file mode", _octal, "MODE", {"type": ["integer", "string"]}, show=_shown_octal)
 
 
+class OnePerProcessor(int):
+    """The number that "auto" stands for, as far as this process' affinity tells.
+
+    The master corrects it by the quota of its control group.
+    """
+
+
 def _workers(value: object) -> int:
+    if isinstance(value, OnePerProcessor):
+        return value
     if isinstance(value, str) and value.strip().lower() == "auto":
-        return len(os.sched_getaffinity(0))
+        return OnePerProcessor(len(os.sched_getaffinity(0)))
     number = _integer(value)
     if number < 1:
         raise BadValueError(f"{number} workers would serve nobody", 'write 1 or more, or "auto"')

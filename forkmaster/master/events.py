@@ -68,18 +68,28 @@ class Recycle:
 
     serial: int
     reason: str
+    makes_room: bool = False
+    """There is no memory for both: it must be gone before its replacement starts."""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """So many workers are right for the load; nobody has asked for a number."""
+
+    workers: int
+    reason: str
 
 
 @dataclass(frozen=True)
 class Resize:
-    """So many workers more or fewer; never below one."""
+    """So many workers more or fewer; never below one.  Pins the number, see `Aim`."""
 
     by: int
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Exactly so many workers; 0 keeps the master alone."""
+    """Exactly so many workers; 0 keeps the master alone.  Pins the number, see `Aim`."""
 
     to: int
 
@@ -128,6 +138,7 @@ Event = (
     | Exited
     | SpawnFailed
     | Recycle
+    | Aim
     | Resize
     | Scale
     | Reload

@@ -40,6 +40,8 @@ from forkmaster.master.inquests import Inquests
 from forkmaster.master.notify import Announcer, standing_of
 from forkmaster.master.orders import Orders
 from forkmaster.master.policy import Policy, Role, State
+from forkmaster.master.sampling import Sampler
+from forkmaster.master.sizing import bounds_of, sized
 from forkmaster.master.spawn import Process, Spawner, records_for
 from forkmaster.master.supervisor import PROBES, Child, Supervisor
 from forkmaster.master.watcher import fingerprint_of
@@ -118,6 +120,7 @@ def _serve(
             log.info("%s", line)
     for warning in (*loaded.warnings, *_doubts(config)):
         log.warning("%s", warning)
+    loaded = sized(loaded)
     if left is not None:
         return Master.adopt(loaded, notifier, left).run()
     for stale in remove_stale(config.worker_tmp_dir, os.geteuid()):
@@ -180,7 +183,9 @@ class Master:
         self.pidfile: Pidfile | None = None
         self.exit_code: int | None = None
         self._complaint = ""  # why the last reload failed
-        self.kernel_kills = KernelKills(memory_group())
+        group = memory_group()
+        self.kernel_kills = KernelKills(group)
+        self.sampler = Sampler(self.supervisor, self.processes, group, monotonic())
         folder = loaded.config.incident_dir or board.path / "incidents"
         self.incident_folder = IncidentFolder(folder, loaded.config.incident_limit)
         self.inquests = Inquests(board, self.incident_folder)
@@ -301,6 +306,7 @@ class Master:
                 self.supervisor.next_deadline(),
                 self.announcer.next_deadline(),
                 self.inquests.next_look(),
+                self.sampler.next_look(self.loaded.config),
             )
             if self.control is not None:
                 due = min(due, self.control.next_deadline())
@@ -314,6 +320,7 @@ class Master:
                     key.data()
             if self.exit_code is None:
                 self._decide(events.Tick())
+                self._sample()
             self.inquests.look(monotonic())
             if self.control is not None:
                 self.control.turn(monotonic())
@@ -339,6 +346,14 @@ class Master:
             monitor=tuple(map(_listening, self.bindings.of_monitor(config))),
             incidents=str(self.incident_folder.path),
         )
+
+    def _sample(self) -> None:
+        config = self.loaded.config
+        for event in self.sampler.look(config, self.bindings.of(config), monotonic()):
+            if isinstance(event, events.Aim):
+                self._resize(event, event.reason)
+            else:
+                self._decide(event)
 
     def _notify(self) -> None:
         """Tell whoever waits for us what they do not know yet: a service manager, a terminal."""
@@ -646,7 +661,7 @@ class Master:
     def _adopt(self) -> None:
         """Read the configuration that the validator found sound, and bind what it adds."""
         try:
-            loaded = self.loaded.again()
+            loaded = sized(self.loaded.again())
             self.bindings.add(loaded.config)
         except ForkmasterError as exc:
             self._decide(events.Refused(str(exc)))
@@ -787,8 +802,11 @@ def _listening(listener: socket.socket) -> Listening:
 
 def policy_of(config: Config) -> Policy:
     """The part of a configuration that the supervisor decides by."""
+    workers, least, most = bounds_of(config)
     return Policy(
-        workers=config.workers,
+        workers=workers,
+        workers_min=least,
+        workers_max=most,
         timeout=config.timeout,
         request_timeout=config.request_timeout,
         slow_request=config.slow_request,

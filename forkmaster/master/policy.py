@@ -41,6 +41,9 @@ class Policy:
     """
 
     workers: int = 1
+    workers_min: int = 0
+    workers_max: int = 0
+    """How many there may be by the load; 0: their number is fixed."""
     timeout: float = 30.0
     request_timeout: float = 0.0
     slow_request: float = 0.0

@@ -61,6 +61,7 @@ from forkmaster.master.actions import (
 )
 from forkmaster.master.backoff import Backoff
 from forkmaster.master.events import (
+    Aim,
     Event,
     Exited,
     Propose,
@@ -116,6 +117,7 @@ class Child:
     heard: float = 0.0  # when the pulse was taken
     dumped: float = 0.0  # the start of the request whose stacks were logged
     recycle: str = ""  # why it is to be replaced
+    makes_room: bool = False  # before its replacement starts
     expected: bool = False  # we asked it to go, so its death says nothing about the application
     missed: bool = False  # a deadline, and that is what ends it
 
@@ -138,11 +140,13 @@ class Supervisor:
     monitor_backoff: Backoff = field(default_factory=Backoff)
     halt: Halt | None = None  # what ends the server, once it is stopping
     started: bool = False
+    pinned: bool = False  # somebody asked for this number of workers, so the load does not decide
     was_ready: bool = False  # whether any worker ever became ready
     waiting: bool = False  # the code cannot be loaded, and is watched: wait until it changes
     due: float = math.inf  # when the next Tick was promised
     _policies: dict[int, Policy] = field(default_factory=dict)
     _candidate_target: int = 0
+    _candidate_pinned: bool = False
     _gate_open: bool = False
     _last_generation: int = 0
     _last_serial: int = 0
@@ -186,6 +190,12 @@ class Supervisor:
     def aimed(self) -> int:
         """How many workers there are to be when everything under way is done."""
         return self._target_of(self._wanted())
+
+    @property
+    def scales(self) -> bool:
+        """Whether the load decides how many workers there are."""
+        fixed = self.pinned or self.reloading or self.stopping
+        return self.policy.workers_max > 0 and not fixed
 
     @property
     def next_generation(self) -> int:
@@ -267,14 +277,17 @@ class Supervisor:
                     yield Refuse(reason, PROBES[missing.role])
                 elif not self.stopping:
                     yield Delay(self._backoff_of(missing).died_unready(now), reason)
-            case Recycle(serial, reason):
+            case Recycle(serial, reason, makes_room):
                 child = self.children.get(serial)
                 if child is not None and child.state is State.READY and not child.recycle:
-                    child.recycle = reason
+                    child.recycle, child.makes_room = reason, makes_room
+            case Aim(workers, _):
+                if self.scales:
+                    self._aim(workers)
             case Resize(by):
-                self._aim(max(1, self.aimed + by))
+                self._aim(max(1, self.aimed + by), pin=True)
             case Scale(to):
-                self._aim(to)
+                self._aim(to, pin=True)
             case Reload() | Refused() | Propose() | Rollback():
                 yield from self._record_reload(event, now)
             case Upgrade():
@@ -390,6 +403,7 @@ class Supervisor:
             yield RollBack(self.candidate, "another reload was asked for", failed=False)
         self.candidate = generation
         self._candidate_target = self._policies[generation].workers
+        self._candidate_pinned = False
         # Going back to a generation of which some still serve needs no proof.
         self._gate_open = any(
             child.generation == generation and child.state is State.READY
@@ -417,11 +431,13 @@ class Supervisor:
                 child.expected = True
                 yield Quit(child.serial, "quick stop")
 
-    def _aim(self, workers: int) -> None:
+    def _aim(self, workers: int, *, pin: bool = False) -> None:
         if self.candidate is None:
             self.target = workers
+            self.pinned = self.pinned or pin
         else:
             self._candidate_target = workers
+            self._candidate_pinned = self._candidate_pinned or pin
 
     # --- Deadlines ----------------------------------------------------------------------------
 
@@ -538,6 +554,7 @@ class Supervisor:
             self.waiting = False
             self.policy = self._policies[self.committed]
             self.target = self._candidate_target
+            self.pinned = self._candidate_pinned
             yield Commit(self.committed)
             needed = self.generations
             self._policies = {g: policy for g, policy in self._policies.items() if g in needed}
@@ -550,7 +567,7 @@ class Supervisor:
             # The committed generation stays at full strength while the gate is tried.
             standing = sum(child.generation != self.candidate for child in self.workers())
             if not self.waiting:
-                missing = self.target - standing
+                missing = self.target - self._making_room() - standing
                 yield from self._spawn_workers(self.committed, missing, "missing", now)
             if not self._fresh(self.candidate):
                 yield from self._spawn_workers(self.candidate, 1, "first of its generation", now)
@@ -566,7 +583,8 @@ class Supervisor:
     def _missing(self, generation: int) -> int:
         """How many workers of `generation` to spawn now, within what may run at once."""
         fresh, stale = self._fresh(generation), self._stale(generation)
-        target = self._target_of(generation)
+        # A worker that makes room keeps its place until it is gone.
+        target = self._target_of(generation) - self._making_room()
         surge = self._policies[generation].surge
         missing = min(target - len(fresh), target + (surge if stale else 0) - len(fresh + stale))
         if self.backoff.cautious:
@@ -588,6 +606,12 @@ class Supervisor:
         stale = [child for child in self._stale(wanted) if child.state is State.READY]
         ready = sum(child.state is State.READY for child in fresh)
         target = self._target_of(wanted)
+        recycled = self._recycled()
+        alone = self._making_room() == 1 and ready >= target - 1
+        if recycled is not None and recycled.makes_room and alone:
+            # The one exception from "ready before the old one goes".
+            stale = [child for child in stale if child is not recycled]
+            yield self._retire(recycled, recycled.recycle, now)
         for child in stale[: max(0, ready + len(stale) - target)]:
             replaced = child.recycle if child.generation == wanted else ""
             yield self._retire(child, replaced or "replaced", now)
@@ -652,8 +676,17 @@ class Supervisor:
         """The one worker that is being replaced because it asked for it."""
         if self.candidate is not None:
             return None  # a reload replaces them all
-        asking = (c for c in self.workers() if c.recycle and c.generation == self.committed)
-        return next(asking, None)
+        asking = [c for c in self.workers() if c.recycle and c.generation == self.committed]
+        asking.sort(key=lambda child: not child.makes_room)
+        return asking[0] if asking else None
+
+    def _making_room(self) -> int:
+        """How many workers must be gone before their replacements start."""
+        recycled = self._recycled()
+        return sum(
+            child.makes_room and (child.state not in SERVING or child is recycled)
+            for child in self.children.values()
+        )
 
     def _fresh(self, generation: int) -> list[Child]:
         recycled = self._recycled()

@@ -67,6 +67,27 @@ def memory_in_use(group: ControlGroup | None) -> int | None:
     return _first(group, 1)
 
 
+def working_set(group: ControlGroup | None) -> tuple[int, int] | None:
+    """The limit that is nearest to being reached, and the bytes used of it; None without a limit.
+
+    File pages that nobody has touched lately do not count: the kernel drops them before it kills.
+    """
+    if group is None:
+        return None
+    _, usage_file, _ = MEMORY_FILES[group.version]
+    found = []
+    for folder in group.folders:
+        own = ControlGroup(group.version, (folder,))
+        limit = memory_limit(own)
+        usage = _number(own.read(usage_file))
+        if limit is None or usage is None:
+            continue
+        name = "inactive_file" if group.version == 2 else "total_inactive_file"
+        droppable = _number(own.read("memory.stat"), name) or 0
+        found.append((limit, max(0, usage - droppable)))
+    return min(found, key=lambda pair: pair[0] - pair[1], default=None)
+
+
 def oom_kills(group: ControlGroup | None) -> int | None:
     """How many processes of the control group the kernel has killed for want of memory.
 
@@ -100,7 +121,10 @@ def _is_limit(text: str) -> bool:
 
 def _first(group: ControlGroup | None, file: int, field: str = "") -> int | None:
     """The number in the first of the files that is there, or the one beside `field`."""
-    texts: Iterable[str] = group.read(MEMORY_FILES[group.version][file]) if group else ()
+    return _number(group.read(MEMORY_FILES[group.version][file]) if group else (), field)
+
+
+def _number(texts: Iterable[str], field: str = "") -> int | None:
     for text in texts:
         lines = dict(line.rpartition(" ")[::2] for line in text.splitlines())
         return int(lines.get(field, "0"))

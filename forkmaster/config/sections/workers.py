@@ -62,18 +62,15 @@ class Workers:
         optional(count(1)),
         "--workers-min",
         "With workers_max: how few workers an idle server keeps.",
+        default_text="workers",
         own=True,
-        effect=Effect.NONE,
-        instead="it is not built yet; set workers",
     )
     workers_max: int | None = setting(
         None,
         optional(count(1)),
         "--workers-max",
-        "How many workers a busy server may start.",
+        "How many workers a busy server may start; without it their number is fixed.",
         own=True,
-        effect=Effect.NONE,
-        instead="it is not built yet; set workers",
     )
     asgi_loop: str = setting(
         "auto",
@@ -158,8 +155,6 @@ class Replacement:
         "--max-worker-memory",
         'Replace a worker that has so much private memory, as "512MB"; 0 is never.',
         own=True,
-        effect=Effect.NONE,
-        instead="it is not built yet; max_requests bounds how much a worker can leak",
     )
     reload_mode: str = setting(
         "rolling",

@@ -82,7 +82,7 @@ TAKEN = [
     (values.optional(values.MODE), "022", 0o22),
     (values.WORKERS, 4, 4),
     (values.WORKERS, "4", 4),
-    (values.WORKERS, "Auto", len(os.sched_getaffinity(0))),
+    (values.WORKERS, "Auto", values.OnePerProcessor(len(os.sched_getaffinity(0)))),
     (values.BOOLEAN, True, True),
     (values.BOOLEAN, False, False),
     (values.BOOLEAN, None, False),

@@ -20,6 +20,7 @@ from forkmaster.master.actions import (
     Spawn,
 )
 from forkmaster.master.events import (
+    Aim,
     Event,
     Exited,
     Propose,
@@ -64,6 +65,7 @@ class World:
             preload=pick(0, 1) == 1,
             watch=("code",) * pick(0, 1),
             monitor=pick(0, 1) == 1,
+            workers_max=pick(0, 1) * 6,
         )
 
     def tell(self, event: Event) -> None:
@@ -90,14 +92,18 @@ class World:
         serving = [c for c in supervisor.children.values() if c.state in SERVING]
         monitors = [c for c in serving if c.role is Role.MONITOR]
         assert len(monitors) <= 1, "two monitors at once"
-        retired = sum(
-            isinstance(action, Retire) and roles[action.serial] is Role.WORKER for action in actions
-        )
-        if retired and not supervisor.stopping and not isinstance(event, Resize):
-            # Retiring for any other cause than fewer workers leaves the target ready.
+        retired = [
+            supervisor.children[action.serial]
+            for action in actions
+            if isinstance(action, Retire) and roles[action.serial] is Role.WORKER
+        ]
+        if retired and not supervisor.stopping and not isinstance(event, (Resize, Aim)):
+            # Retiring for any other cause than fewer workers leaves the target ready, but for
+            # one worker whose replacement has no room beside it.
             left = self.ready()
             wanted = min(supervisor.target, supervisor._target_of(supervisor._wanted()))
-            assert left >= min(ready, wanted), (event, actions)
+            rooms = sum(child.makes_room for child in retired)
+            assert left >= min(ready, wanted) - min(rooms, 1), (event, actions)
 
     def perform(self, actions: list[Action]) -> None:
         supervisor = self.supervisor
@@ -187,7 +193,9 @@ class World:
         if chance() < 0.05:
             self.tell(Resize(self.random.choice([-1, 1])))
         if living() and chance() < 0.05:
-            self.tell(Recycle(self.random.choice(living()), "max_requests"))
+            self.tell(Recycle(self.random.choice(living()), "max_requests", chance() < 0.3))
+        if chance() < 0.05:
+            self.tell(Aim(self.random.randint(1, 6), "busy"))
         if living() and chance() < 0.05:
             serial = self.random.choice(living())
             del self.temper[serial]

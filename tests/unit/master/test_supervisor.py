@@ -20,6 +20,7 @@ from forkmaster.master.actions import (
     Wait,
 )
 from forkmaster.master.events import (
+    Aim,
     Exited,
     Pulse,
     Pulses,
@@ -1025,3 +1026,91 @@ def test_a_quick_stop_ends_the_monitor_too() -> None:
     actions = fleet.tell(Stop(graceful=False))
 
     assert signalled(actions) == [(1, "SIGQUIT"), (2, "SIGQUIT"), (3, "SIGQUIT")]
+
+
+def test_without_room_for_both_the_old_one_is_gone_before_the_new_one_starts() -> None:
+    fleet = Fleet(workers=2)
+    fleet.serve()
+
+    actions = fleet.tell(Recycle(1, "no memory", makes_room=True))
+
+    assert signalled(actions) == [(1, "SIGTERM")]
+    assert spawned(actions) == []
+    assert spawned(fleet.after(5.0)) == []
+    assert spawned(fleet.exits(1, 0)) == [(3, 0)]
+
+
+def test_one_worker_makes_room_at_a_time() -> None:
+    fleet = Fleet(workers=3)
+    fleet.serve()
+    fleet.tell(Recycle(1, "no memory", makes_room=True))
+
+    assert fleet.tell(Recycle(2, "no memory", makes_room=True)) == []
+    replaced = fleet.exits(1, 0)
+    assert spawned(replaced) == [(4, 0)]
+    assert signalled(replaced) == []
+    # The second one goes when all others serve.
+    assert signalled(fleet.ready(4)) == [(2, "SIGTERM")]
+    assert spawned(fleet.exits(2, 0)) == [(5, 0)]
+
+
+def test_a_worker_that_makes_room_is_killed_like_any_other_that_does_not_stop() -> None:
+    fleet = Fleet(workers=1, graceful_timeout=10.0)
+    fleet.serve()
+    fleet.tell(Recycle(1, "no memory", makes_room=True))
+
+    assert signalled(fleet.after(10.0)) == [(1, "SIGKILL")]
+    assert spawned(fleet.exits(1, None)) == [(2, 0)]
+
+
+# --- Scaling ----------------------------------------------------------------------------------
+
+
+def test_the_load_decides_how_many_workers_there_are() -> None:
+    fleet = Fleet(workers=2, workers_min=1, workers_max=4)
+    fleet.serve()
+
+    assert spawned(fleet.tell(Aim(4, "busy"))) == [(3, 0), (4, 0)]
+    fleet.all_ready()
+    assert signalled(fleet.tell(Aim(3, "busy"))) == [(4, "SIGTERM")]
+
+
+def test_without_workers_max_the_load_decides_nothing() -> None:
+    fleet = Fleet(workers=2)
+    fleet.serve()
+
+    assert fleet.tell(Aim(4, "busy")) == []
+
+
+@pytest.mark.parametrize("asked", [Resize(-1), Scale(1)], ids=["TTOU", "scale"])
+def test_a_number_that_somebody_asked_for_is_kept(asked: Resize | Scale) -> None:
+    fleet = Fleet(workers=2, workers_min=1, workers_max=4)
+    fleet.serve()
+    fleet.tell(asked)
+
+    assert fleet.tell(Aim(4, "busy")) == []
+    assert fleet.supervisor.target == 1
+
+
+def test_a_reload_lets_the_load_decide_again() -> None:
+    fleet = Fleet(workers=2, workers_min=1, workers_max=4)
+    fleet.serve()
+    fleet.tell(Scale(1))
+
+    fleet.reload(workers=2, workers_max=4)
+    during = fleet.tell(Aim(4, "busy"))
+    fleet.settle()
+
+    assert during == []
+    assert len(spawned(fleet.tell(Aim(4, "busy")))) == 2
+
+
+def test_a_number_asked_for_during_a_reload_is_kept_after_it() -> None:
+    fleet = Fleet(workers=2, workers_max=4)
+    fleet.serve()
+    fleet.reload(workers=2, workers_max=4)
+    fleet.tell(Scale(3))
+    fleet.settle()
+
+    assert fleet.tell(Aim(4, "busy")) == []
+    assert len(fleet.in_state(State.READY)) == 3

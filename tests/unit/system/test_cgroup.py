@@ -184,3 +184,44 @@ def test_where_the_kernel_does_not_let_us_look_the_cheap_number_must_do(
 
     assert memory.private_memory(os.getpid()) > 0
     assert memory.proportional_memory(os.getpid()) is None
+
+
+def test_what_the_kernel_can_drop_is_not_in_use(tmp_path: Path) -> None:
+    own = {
+        "memory.max": "1000\n",
+        "memory.current": "900\n",
+        "memory.stat": "anon 500\ninactive_file 300\nactive_file 100\n",
+    }
+
+    assert memory.working_set(group(2, own, root=tmp_path)) == (1000, 600)
+
+
+def test_the_limit_that_is_nearest_counts(tmp_path: Path) -> None:
+    own = {"memory.max": "1000\n", "memory.current": "100\n", "memory.stat": "anon 1\n"}
+    above = {"memory.max": "5000\n", "memory.current": "4900\n", "memory.stat": "anon 1\n"}
+
+    assert memory.working_set(group(2, own, above, root=tmp_path)) == (5000, 4900)
+
+
+def test_version_1_tells_the_working_set_too(tmp_path: Path) -> None:
+    own = {
+        "memory.limit_in_bytes": "1000\n",
+        "memory.usage_in_bytes": "900\n",
+        "memory.stat": "inactive_file 1\ntotal_inactive_file 300\n",
+    }
+
+    assert memory.working_set(group(1, own, root=tmp_path)) == (1000, 600)
+
+
+def test_without_a_limit_there_is_no_working_set(tmp_path: Path) -> None:
+    own = {"memory.max": "max\n", "memory.current": "100\n"}
+
+    assert memory.working_set(group(2, own, root=tmp_path)) is None
+    assert memory.working_set(None) is None
+
+
+def test_the_processors_tell_how_they_were_counted() -> None:
+    assert str(cpus.Processors(64, 64, None)) == "64 processors"
+    both = cpus.Processors(64, 8, 1.5)
+    assert both.usable == 2
+    assert str(both) == "64 processors, 8 by the affinity, 1.5 by the quota of the control group"
