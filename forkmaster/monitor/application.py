@@ -21,9 +21,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from forkmaster.monitor.incidents import Incidents
 from forkmaster.monitor.status import Status, Watcher, unready
 
 HERE = Path(__file__).parent
+INCIDENTS = 10  # in /status.json
 TEXT = "text/plain; charset=utf-8"
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
@@ -34,6 +36,7 @@ class Application:
 
     def __init__(self, folder: Path) -> None:
         self.watcher = Watcher(folder)
+        self.incidents = Incidents()
         self.page, self.policy = assembled_page()
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -56,12 +59,16 @@ class Application:
         if path == "/":
             headers = {"Content-Security-Policy": self.policy, "Referrer-Policy": "no-referrer"}
             return Answer("200 OK", "text/html; charset=utf-8", self.page, headers)
-        if path not in ROUTES:
+        if path != "/status.json" and path not in ROUTES:
             return Answer("404 Not Found", TEXT, b"not here\n")
         try:
             status = self.watcher.look(monotonic())
         except FileNotFoundError as exc:
             return Answer("503 Service Unavailable", TEXT, f"{exc}\n".encode())
+        if path == "/status.json":
+            newest = self.incidents.newest(Path(status.notice.incidents), INCIDENTS)
+            found = {**status.as_json(), "incidents": newest}
+            return Answer("200 OK", "application/json", json.dumps(found).encode())
         return ROUTES[path](status, accept)
 
 
@@ -103,17 +110,11 @@ def metrics(status: Status, accept: str) -> Answer:
     return Answer("200 OK", content_type, body)
 
 
-def status_json(status: Status, accept: str) -> Answer:
-    """Everything."""
-    return Answer("200 OK", "application/json", json.dumps(status.as_json()).encode())
-
-
 ROUTES: dict[str, Callable[[Status, str], Answer]] = {
     "/livez": livez,
     "/readyz": readyz,
     "/startupz": startupz,
     "/metrics": metrics,
-    "/status.json": status_json,
 }
 
 

@@ -252,8 +252,10 @@ function told(outcome) {
 }
 
 function incident(each) {
-  const summary = element("summary", {}, moment(each.at), ` ${each.title}`);
-  return element("li", {}, element("details", {}, summary, element("pre", {}, each.text)));
+  const summary = element("summary", {}, moment(Date.parse(each.time) / 1000), ` ${each.summary}`);
+  const recent = (each.recent || []).map((one) => `  ${one.request} ${one.status} in ${duration(one.seconds)}`);
+  const text = [...(each.stacks || []), ...(recent.length ? ["", "Before that:", ...recent] : [])].join("\n");
+  return element("li", {}, element("details", {}, summary, element("pre", {}, text)));
 }
 
 const listed = new Map();   // what each list shows, so that one that somebody reads is left alone

@@ -128,8 +128,10 @@ class Status:
     def as_json(self) -> dict[str, Any]:
         """All of it, for other programs."""
         mine = asdict(self)
+        notice = mine.pop("notice")
+        del notice["incidents"]  # a path that is nobody's business
         return {
-            **mine.pop("notice"),
+            **notice,
             **mine,
             "ready": self.ready,
             "busy": self.busy,

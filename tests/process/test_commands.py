@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from forkmaster.cli import masters
 from tests.conftest import Serve
-from tests.process.harness import Load, Server, wait_for
+from tests.process.harness import Load, Server, request_bytes, wait_for
 
 HELLO = "def application(environ, start):\n    start('200 OK', [])\n    return [b'%s\\n']\n"
 
@@ -204,6 +205,7 @@ def test_no_master(tmp_path: Path) -> None:
 
 def test_a_master_that_was_killed(serve: Serve) -> None:
     server = serve("wsgi_echo").wait_until_ready()
+    server.tolerate("the master is gone; stopping")
     server.stop(signal.SIGKILL)
 
     done = command(server, "reload")
@@ -258,3 +260,57 @@ def test_progress_is_shown_on_a_terminal(serve: Serve) -> None:
     ]
     os.close(reader)
     os.close(writer)
+
+
+def test_status_shows_the_server_and_its_workers(serve: Serve) -> None:
+    server = serve("-w", "2", "wsgi_echo").wait_until_ready(2)
+    for _ in range(5):
+        server.get("/pid")
+
+    text = command(server, "status").stdout
+    as_json = json.loads(command(server, "status", "--json").stdout)
+
+    assert text.startswith("wsgi_echo: serving, 2 of 2 workers ready, 0 busy\n")
+    assert "\n5 requests, " in text
+    assert re.search(rf"listening on 127.0.0.1:{server.port}: 0 of 128 wait", text)
+    assert all(f" {pid}  sync  serving " in text for pid in server.workers())
+    assert as_json["requests"] == 5
+
+
+def test_status_of_a_master_that_stands_still(serve: Serve) -> None:
+    server = serve("wsgi_echo").wait_until_ready()
+    server.send_signal(signal.SIGSTOP)
+
+    done = command(server, "status")
+    server.send_signal(signal.SIGCONT)
+
+    assert done.stdout.startswith("wsgi_echo: serving, 1 of 1 workers ready")
+
+
+def test_health_is_an_exit_code(serve: Serve) -> None:
+    server = serve("wsgi_echo").wait_until_ready()
+
+    healthy = command(server, "health")
+    command(server, "scale", "0")
+    ill = command(server, "health")
+
+    assert outcome(healthy) == (0, "", "")
+    assert outcome(ill) == (1, "", "forkmaster: 0 workers are ready, and 1 must be\n")
+
+
+def test_incidents_tell_what_was_served_and_where_it_stood(serve: Serve) -> None:
+    server = serve("--timeout", "1", "wsgi_echo").wait_until_ready()
+    server.expect("sent no heartbeat")
+    nothing = command(server, "incidents")
+    slow = server.send(request_bytes("/slow?60"))
+    server.wait_until_ready(2)
+
+    text = command(server, "incidents").stdout
+    (record,) = json.loads(command(server, "incidents", "--json").stdout)
+
+    assert nothing.stdout == "nothing has happened\n"
+    assert "sent no heartbeat for" in text
+    assert "serving GET /slow?60 for" in text
+    assert "wsgi_echo.py" in text
+    assert record["cause"] == "timeout"
+    slow.close()
