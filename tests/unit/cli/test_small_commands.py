@@ -47,7 +47,7 @@ def test_completion_prints_a_script(shell: str, capsys: pytest.CaptureFixture[st
         (["-w", "3"], "--bac", ["--backlog"]),
         (["check"], "--bac", ["--backlog"]),
         (["completion"], "z", ["zsh"]),
-        (["status"], "--bac", ["--backlog"]),  # not a command yet, so an application
+        (["migrate"], "--bac", ["--backlog"]),  # not a command yet, so an application
     ],
 )
 def test_commands_and_options_are_completed(before: list[str], word: str, found: list[str]) -> None:
