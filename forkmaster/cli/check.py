@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from forkmaster.cli import deploy
 from forkmaster.cli.options import Command, given_by_everything
 from forkmaster.cli.serve import refuse_slips, require_application
 from forkmaster.config.sources import Loaded, load
@@ -20,19 +21,35 @@ def command() -> click.Command:
         usage="check [OPTIONS] [APP]",
         help="Check the configuration, load the application, and exit: 0 if all is well.",
         callback=run,
+        params=[
+            click.Option(
+                ["--deploy", "for_deploy"],
+                is_flag=True,
+                help="Look for what is likely to go wrong in production; for a Django project "
+                "that includes what manage.py check --deploy says.",
+            ),
+            click.Option(
+                ["--fail-level"],
+                type=click.Choice(list(deploy.LEVELS), case_sensitive=False),
+                default="ERROR",
+                show_default=True,
+                help="With --deploy: the least level that makes the exit code 1.",
+            ),
+        ],
     )
 
 
-def run(**parameters: Any) -> int:
+def run(for_deploy: bool, fail_level: str, **parameters: Any) -> int:
     refuse_slips(parameters["app"])
     loaded = load(given_by_everything(parameters))
     require_application(loaded)
-    return check(loaded)
+    return check(loaded, fail_level if for_deploy else None)
 
 
-def check(loaded: Loaded) -> int:
+def check(loaded: Loaded, fail_level: str | None = None) -> int:
     """Load the application as a worker does, in this process.  Returns the exit code.
 
+    With a `fail_level`, look for what may go wrong in production, too.
     Raises AppError and BootError.
     """
     from forkmaster.worker import application
@@ -52,4 +69,4 @@ def check(loaded: Loaded) -> int:
     kind = worker_kind(config.kind, interface, config.threads)
     file = f", configured by {loaded.file}" if loaded.file is not None else ""
     print(f"{config.app} can be loaded: {interface.upper()}, for {kind} workers{file}")
-    return 0
+    return 0 if fail_level is None else deploy.report(config, kind, fail_level)

@@ -203,3 +203,34 @@ def _group(value: object) -> int | None:
 
 USER = Kind("a user", _user, "USER", {"type": ["string", "integer"]})
 GROUP = Kind("a group", _group, "GROUP", {"type": ["string", "integer"]})
+
+
+def _static_map(value: object) -> dict[str, Path] | str:
+    if value in ("auto", ["auto"], ("auto",)):
+        return "auto"
+    if isinstance(value, Mapping):
+        pairs = [(str(url), folder) for url, folder in value.items()]
+    else:
+        pairs = [(url, folder) for url, _, folder in (t.partition("=") for t in parse_texts(value))]
+    for url, folder in pairs:
+        if not url.startswith("/") or not folder:
+            raise BadValueError(
+                f"{quoted(url)} is not a path of a URL with its folder",
+                'write /static/=staticfiles, or "auto" in a Django project',
+            )
+    return {f"{url.rstrip('/')}/": _path(folder) for url, folder in pairs}
+
+
+STATIC_MAP = Kind(
+    'paths of URLs with their folders, or "auto"',
+    _static_map,
+    "URL=FOLDER",
+    {
+        "oneOf": [
+            {"type": "string"},
+            {"type": "array", "items": {"type": "string"}},
+            {"type": "object", "additionalProperties": {"type": "string"}},
+        ]
+    },
+    many=True,
+)

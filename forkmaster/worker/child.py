@@ -164,9 +164,14 @@ class Child:
         # the time to boot Django.
         gc.disable()
         try:
-            return application.load(self.config.app)
+            loaded = application.load(self.config.app)
         finally:
             gc.enable()
+        if self.config.static_map:
+            from forkmaster.worker.static import serve_before
+
+            loaded = serve_before(loaded, self.config.static_map)
+        return loaded
 
     def worker_class(self, loaded: Callable[..., Any]) -> Callable[..., Worker]:
         """The class that serves `loaded`.  Raises AppError if the configuration contradicts it."""

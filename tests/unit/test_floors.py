@@ -16,8 +16,8 @@ FROM_THE_GROUND = (
     "board system config",
     "http logs",
     "worker monitor",
-    "master",
-    "cli django",
+    "master django",
+    "cli",
     "__main__",
 )
 FLOORS = {name: floor for floor, names in enumerate(FROM_THE_GROUND) for name in names.split()}

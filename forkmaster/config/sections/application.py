@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from forkmaster.config.places import FOLDER, PYTHONPATH
+from forkmaster.config.places import FOLDER, PYTHONPATH, STATIC_MAP
 from forkmaster.config.settings import Effect, setting
 from forkmaster.config.values import BOOLEAN, OPTIONAL_TEXT, TEXT, TEXTS, VARIABLES, WARMUP
 from forkmaster.config.warmup import WarmupRequest
@@ -71,6 +71,15 @@ class Application:
         "--warmup",
         "A request that each new generation of the application must answer before it gets any "
         "of a client: a path, as /, or more, as GET https://example.com/ 200. May be repeated.",
+        own=True,
+    )
+    static_map: dict[str, Path] | str = setting(
+        {},
+        STATIC_MAP,
+        "--static-map",
+        "Serve files before a WSGI application, as /static/=staticfiles; auto takes STATIC_URL and "
+        "STATIC_ROOT of a Django project. Needs the extra static, which is WhiteNoise. May be "
+        "repeated.",
         own=True,
     )
     root_path: str = setting(
