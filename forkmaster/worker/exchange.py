@@ -86,7 +86,6 @@ class Exchange:
         "body_sent",
         "client_stays",
         "code",
-        "complete",
         "connection",
         "context",
         "declared",
@@ -107,7 +106,6 @@ class Exchange:
 
     began: int  # when the application was called
     thread: Any  # of the pool, for a threaded worker
-    complete: bool  # tells the reactor of a threaded worker why it gets this back
     # Set by start_response.
     status: str
     response_headers: list[tuple[str, str]]

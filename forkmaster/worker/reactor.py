@@ -41,6 +41,7 @@ from forkmaster.http.errors import Refused
 from forkmaster.http.head import HEAD_END, Limits, check_unfinished
 from forkmaster.http.response import Tails
 from forkmaster.system.poller import EXCLUSIVE, READ, Waker, open_poller
+from forkmaster.worker import handoff
 from forkmaster.worker.connection import (
     BODY,
     BUSY,
@@ -69,7 +70,7 @@ log = logging.getLogger("forkmaster.error")
 
 SECOND = 1_000_000_000
 # What one recv takes: more costs an mmap per call, less a second call for bodies.
-_RECEIVE = 64 << 10
+RECEIVE = 64 << 10
 _EVENTS = 256
 # A worker above its share lets the others go first for so long.
 _STEP_BACK = 5_000_000
@@ -139,11 +140,14 @@ class Reactor:
         self._due = 0
         self._register_at = 0  # when to take connections again; 0: we do, or are full
         self._listening = False
+        self._handoff = assignment.handoff if config.workers > 1 else None
+        self._handoff_fd = self._handoff[0].fileno() if self._handoff else -1
         self._said_out_of_files = False
         self.draining = False  # told to stop; from then on every answer closes its connection
         self._left = False  # the listeners, for good
         self._asked_to_quit = False
         self._pristine = copy_context()
+        self._watcher: handoff.HandOffThread | None = None
         self._worker_limits = WorkerLimits(assignment)
         self._hooks = RequestHooks(assignment)
 
@@ -185,6 +189,8 @@ class Reactor:
             events = poll(wait * 1e-9 if wait > 0 else 0, _EVENTS)
             now = monotonic_ns()
             words[beat] = now
+            if self._watcher is not None and self._watcher.is_parked and events:
+                self._watcher.unpark()
             if now >= self._due:
                 self._tick(now)
             for fd, _ in events:
@@ -195,6 +201,8 @@ class Reactor:
                     self._ready(connections[fd])
                 elif fd in listeners:
                     self._accept(listeners[fd])
+                elif fd == self._handoff_fd:
+                    self._take_over()
                 elif fd == self._waker.fileno():
                     self._waker.clear()
                     self._woken()
@@ -294,6 +302,8 @@ class Reactor:
             return
         for listener in self._listeners:
             self._poller.register(listener.fd, READ | EXCLUSIVE)
+        if self._handoff is not None:
+            self._poller.register(self._handoff_fd, READ | EXCLUSIVE)
         self._listening = True
 
     def _leave_listeners(self) -> None:
@@ -301,6 +311,8 @@ class Reactor:
             self._listening = False
             for listener in self._listeners:
                 self._poller.unregister(listener.fd)
+            if self._handoff is not None:
+                self._poller.unregister(self._handoff_fd)
 
     def _accept(self, listener: _Listener) -> None:
         try:
@@ -362,6 +374,51 @@ class Reactor:
         # Before it is registered: of a connection for one request the poller never hears.
         self._ready(connection)
 
+    def _take_over(self) -> bool:
+        """Go on with a connection that a busy sibling passed on; False if there was none."""
+        assert self._handoff is not None
+        passed = handoff.take(self._handoff[0])
+        if passed is None:
+            return False
+        sock = socket.socket(fileno=passed.fd)
+        sock.setblocking(False)  # it is: but Python's object must know
+        listener = self._listeners[passed.where]
+        # By the address of the peer, which a PROXY header does not change.
+        peer = passed.host if passed.proxied is None else sock.getpeername()[0]
+        trusted = listener.is_unix or peer in self._forwarders
+        connection = Connection(sock, passed.where, listener.trusted if trusted else listener.other)
+        connection.host, connection.port = passed.host, passed.port
+        connection.proxied = passed.proxied
+        if passed.port:
+            connection.client = f"{passed.host}:{passed.port}".encode("ascii")
+        connection.served = True
+        self._connections[connection.fd] = connection
+        self._words[layout.ADOPTED] += 1
+        self._published()
+        self._watch(connection, monotonic_ns() + self._keepalive)
+        self._ready(connection)
+        if not self._may_accept():
+            self._leave_listeners()
+        return True
+
+    def _pass_on(self, connection: Connection) -> bool:
+        """Give a connection, popped from `_idle`, to a sibling; False if none can take it.
+
+        May be called by another thread than the reactor's.
+        """
+        assert self._handoff is not None
+        if not handoff.pass_on(self._handoff[1], connection):
+            return False
+        connection.state = CLOSED
+        connection.deadline = connection.listed = NEVER
+        # Not by close() alone: the sibling holds the same socket open.
+        self._poller.unregister(connection.fd)
+        del self._connections[connection.fd]
+        connection.sock.close()
+        self._words[layout.HANDED_OFF] += 1
+        self._published()
+        return True
+
     def _wait_for(self, connection: Connection, mask: int) -> None:
         """Have the poller tell when the socket can be read, or written."""
         if connection.mask == mask:
@@ -390,7 +447,7 @@ class Reactor:
     def _readable(self, connection: Connection) -> None:
         """An idle connection has something to say.  It is in nobody's `_idle` now."""
         try:
-            data = connection.sock.recv(_RECEIVE)
+            data = connection.sock.recv(RECEIVE)
         except BlockingIOError:
             self._idle[connection.fd] = connection
             self._wait_for_more(connection)
@@ -422,7 +479,7 @@ class Reactor:
             self._linger_on(connection)
         elif state != BUSY:
             try:
-                data = connection.sock.recv(_RECEIVE)
+                data = connection.sock.recv(RECEIVE)
             except BlockingIOError:
                 self._wait_for_more(connection)
                 return
@@ -755,9 +812,9 @@ class Reactor:
         self._linger_on(connection)
 
     def _linger_on(self, connection: Connection) -> None:
-        for _ in range(_LINGER_BYTES // _RECEIVE):
+        for _ in range(_LINGER_BYTES // RECEIVE):
             try:
-                data = connection.sock.recv(_RECEIVE)
+                data = connection.sock.recv(RECEIVE)
             except BlockingIOError:
                 self._wait_for(connection, READ)
                 return
@@ -822,6 +879,8 @@ class Reactor:
         self._balance.leave()
         for listener in self._listeners:
             self._accept_queued(listener)
+        while self._handoff is not None and self._take_over():
+            pass
         # With reload none is answered once more: it would be by the old code.
         linger = 0 if self.config.reload else min(_LINGER, self._keepalive)
         now = monotonic_ns()

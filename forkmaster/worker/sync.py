@@ -22,6 +22,7 @@ from forkmaster.board import layout
 from forkmaster.system.poller import READ, WRITE
 from forkmaster.worker.connection import BUSY, IDLE, WRITING
 from forkmaster.worker.exchange import ClientGoneError, Exchange
+from forkmaster.worker.handoff import HandOffThread
 from forkmaster.worker.reactor import Reactor
 from forkmaster.worker.timers import NEVER
 
@@ -51,12 +52,28 @@ class SyncWorker(Reactor):
         self._record = 0
         self._context = self._pristine.copy()
         self._spare_contexts: list[Context] = []
-        self._calling = False  # the application, just now
+        self._calling = 0  # since when the application is being called; 0 while it is not
         self._thread = 0
 
     def serve(self, on_ready: Callable[[], None]) -> None:
         self._thread = threading.get_ident()
+        if self._handoff is not None:
+            self._watcher = HandOffThread(lambda: self._calling, self._pass_ready)
+            self._watcher.start()
         super().serve(on_ready)
+
+    def _end(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()  # before the poller that it uses is closed
+        super()._end()
+
+    def _pass_ready(self) -> None:
+        """Pass on the idle connections that have something to say.  In the hand-off thread."""
+        for fd, _ in self._poller.poll(0, 64):
+            connection = self._idle.pop(fd, None)
+            if connection is not None and not self._pass_on(connection):
+                self._idle[fd] = connection
+                return
 
     def quit(self) -> None:
         super().quit()
@@ -87,9 +104,9 @@ class SyncWorker(Reactor):
         words[first] = began
         words[layout.IN_FLIGHT] = 1
 
-        self._calling = True
+        self._calling = began
         complete = self._run(exchange, self._context)
-        self._calling = False
+        self._calling = 0
 
         ended = monotonic_ns()
         words[layout.IN_FLIGHT] = 0
@@ -142,9 +159,9 @@ class SyncWorker(Reactor):
         assert exchange is not None
         connection.state = BUSY
         connection.deadline = NEVER
-        self._calling = True
+        self._calling = monotonic_ns()
         complete = self._go_on(exchange, exchange.context or self._context)
-        self._calling = False
+        self._calling = 0
         if exchange.context is not None and (complete or not exchange.needs_application):
             self._spare_contexts.append(exchange.context)
             exchange.context = None

@@ -1,11 +1,15 @@
 """The threaded worker: the reactor hands complete requests to a pool of threads.
 
 The reactor's thread does what it does for the sync worker and never calls the application.  It
-gives a request to a thread that is free, or queues it if a kept connection asks while none is;
-new connections are accepted only while a thread is free.  The thread calls the application and
-sends the answer itself, and puts the connection back into the poller itself, so that the usual
-request costs the reactor one event and no wake-up.  What it cannot do alone, close a connection or
-wait for a slow reader, it gives back: to a list, with one wake-up for as many as come together.
+gives a request to a thread that is free; new connections are accepted only while one is.  The
+thread calls the application and sends the answer itself, and puts the connection back into the
+poller itself, so that the usual request costs the reactor one event and no wake-up.  What it cannot
+do alone, close a connection or wait for a slow reader, it gives back: to a list, with one wake-up
+for as many as come together.
+
+While no thread is free, kept connections that have something to say are held unread: a thread
+that becomes free reads the next one itself, without waking the reactor, and if none does for
+10 ms they are passed to a sibling (handoff.py).
 
 **Who touches a connection.**  One of the two at a time.  The poller reports a connection once
 (ONE_SHOT) and then not until it is put back, so while its state is BUSY it is the thread's.
@@ -26,10 +30,13 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from forkmaster.board import layout
+from forkmaster.http.errors import Refused
+from forkmaster.http.head import HEAD_END
 from forkmaster.system.poller import ONE_SHOT, READ, WRITE
 from forkmaster.worker.connection import BUSY, IDLE, WRITING
 from forkmaster.worker.exchange import ClientGoneError, Exchange
-from forkmaster.worker.reactor import Reactor
+from forkmaster.worker.handoff import PATIENCE
+from forkmaster.worker.reactor import RECEIVE, Reactor
 from forkmaster.worker.timers import NEVER
 
 if TYPE_CHECKING:
@@ -62,12 +69,15 @@ class ThreadedWorker(Reactor):
         super().__init__(assignment, application)
         count = max(1, self.config.threads)
         self._threads = [_Thread(self._pristine.copy()) for _ in range(count)]
-        # Guards the four below, the slot, and whether we listen.
+        # Guards the five below, the slot, and whether we listen.
         self._lock = threading.RLock()
         self._free = list(self._threads)  # the last is the one whose caches are warm
         self._queue: deque[Exchange] = deque()  # complete requests that no thread is free for
         self._records = deque(range(self._words[layout.RECORD_COUNT]))
-        self._returned: deque[Connection] = deque()
+        self._held: deque[Connection] = deque()  # readable, and no thread is free for them
+        self._held_since = 0  # when one was last taken from there, or the first put there
+        # What threads leave for the reactor to do, with the connection to do it to.
+        self._returned: deque[tuple[Callable[[Connection], None], Connection]] = deque()
         self._wake_is_due = False
 
     # --- In the reactor's thread ------------------------------------------------------------
@@ -101,6 +111,37 @@ class ThreadedWorker(Reactor):
         else:
             connection.mask = mask
             self._poller.register(connection.fd, mask | ONE_SHOT)
+
+    def _readable(self, connection: Connection) -> None:
+        with self._lock:
+            if not self._free:
+                now = monotonic_ns()
+                if not self._held:
+                    self._held_since = now
+                self._held.append(connection)
+                if self._handoff is not None:
+                    self._due = min(self._due, now + PATIENCE)
+                return
+        super()._readable(connection)
+
+    def _tick(self, now: int) -> None:
+        super()._tick(now)
+        if self._handoff is None or not self._held:
+            return
+        if now - self._held_since >= PATIENCE:
+            self._pass_held()
+        self._due = min(self._due, now + PATIENCE)
+
+    def _pass_held(self) -> None:
+        """Give the held connections to siblings: all our threads are in slow requests."""
+        while self._held:
+            try:
+                connection = self._held.popleft()
+            except IndexError:
+                return  # a thread took the last
+            if not self._pass_on(connection):
+                self._held.appendleft(connection)
+                return
 
     def _dispatch(
         self,
@@ -136,7 +177,7 @@ class ThreadedWorker(Reactor):
         elif self._go_on(exchange, self._pristine):
             if self._hooks.wants_after:
                 self._hooks.after(exchange, monotonic_ns() - exchange.began)
-            self._answered(connection, exchange)
+            self._answered(connection)
         else:
             self._suspended(connection)
 
@@ -152,26 +193,29 @@ class ThreadedWorker(Reactor):
         # Before the list is read: what is added afterwards wakes us again.
         self._wake_is_due = False
         while self._returned:
-            self._take_back(self._returned.popleft())
+            act, connection = self._returned.popleft()
+            act(connection)
         super()._woken()
 
-    def _take_back(self, connection: Connection) -> None:
-        """A thread is done with a connection, and something is left to do for us."""
-        exchange = connection.exchange
-        if exchange is not None and not exchange.complete:
-            self._suspended(connection)
-        elif exchange is not None:
-            self._answered(connection, exchange)
-        elif self._idle.get(connection.fd) is connection:
+    def _relist(self, connection: Connection) -> None:
+        """It went back to the poller with a deadline that the timers do not know."""
+        if connection.deadline < connection.listed:
             self._watch(connection, connection.deadline)
+
+    def _read_on(self, connection: Connection) -> None:
+        """A thread has read what is not the usual request."""
+        data, connection.buffer = connection.buffer, b""
+        self._feed(connection, data)
 
     def _suspended(self, connection: Connection) -> None:
         connection.state = WRITING
         self._watch(connection, monotonic_ns() + self._write_timeout)
         self._wait_for(connection, WRITE)
 
-    def _answered(self, connection: Connection, exchange: Exchange) -> None:
+    def _answered(self, connection: Connection) -> None:
         """An answer is complete, and its connection is to be closed or has more to read."""
+        exchange = connection.exchange
+        assert exchange is not None
         connection.exchange = None
         if not exchange.keep_alive:
             if exchange.client_stays or connection.buffer:
@@ -201,19 +245,56 @@ class ThreadedWorker(Reactor):
 
     def _next(self, thread: _Thread) -> Exchange | None:
         """What to do next: what was begun here, then what has waited, then what comes."""
-        if thread.inbox.empty():
+        while thread.inbox.empty():
             with self._lock:
                 if self._queue:
                     return self._queue.popleft()
-                self._free.append(thread)
-                if len(self._free) == 1 and not self._register_at:
-                    self._take_connections()
+                if not self._held:
+                    self._free.append(thread)
+                    if len(self._free) == 1 and not self._register_at:
+                        self._take_connections()
+                    break
+                connection = self._held.popleft()
+                self._held_since = monotonic_ns()
+            exchange = self._read(connection)
+            if exchange is not None:
+                return exchange
         exchange = thread.inbox.get()
         # It may be work that was begun here and came while this thread counted as free.
         with self._lock:
             if thread in self._free:
                 self._free.remove(thread)
         return exchange
+
+    def _read(self, connection: Connection) -> Exchange | None:
+        """The request of a held connection; None if it was not the usual one, for the reactor.
+
+        The usual case of `Reactor._readable`, and only that: the rest needs the timers.
+        """
+        try:
+            data = connection.sock.recv(RECEIVE)
+        except BlockingIOError:
+            self._idle[connection.fd] = connection
+            self._wait_for(connection, READ)
+            return None
+        except OSError:
+            data = b""
+        end = data.find(HEAD_END)
+        if end > 0 and end + 4 == len(data):
+            try:
+                environ, line, fields = connection.origin.read(data[:end])
+            except Refused:
+                pass  # the reactor will find so too, and answer
+            else:
+                if fields.plain:
+                    http11 = line.protocol == "HTTP/1.1"
+                    keep_alive = fields.keep_alive if http11 else fields.keep_alive_http10
+                    with self._lock:
+                        self._words[layout.IN_FLIGHT] += 1
+                    return self._exchange(connection, environ, line, keep_alive, data, None)
+        connection.buffer = data
+        self._give_back(self._read_on, connection)
+        return None
 
     def _answer(self, exchange: Exchange, thread: _Thread) -> None:
         """Call the application for a new request, or let a suspended answer go on."""
@@ -269,12 +350,14 @@ class ThreadedWorker(Reactor):
             # First idle, then in the poller: from there on it is the reactor's again.
             self._idle[connection.fd] = connection
             self._wait_for(connection, READ)
-            if not unlisted:
-                return
+            if unlisted:
+                self._give_back(self._relist, connection)
         else:
-            exchange.complete = complete
             connection.exchange = exchange
-        self._returned.append(connection)
+            self._give_back(self._answered if complete else self._suspended, connection)
+
+    def _give_back(self, act: Callable[[Connection], None], connection: Connection) -> None:
+        self._returned.append((act, connection))
         if not self._wake_is_due:
             self._wake_is_due = True
             self._waker.wake()

@@ -91,10 +91,8 @@ class Site:
 class Running:
     """A worker that serves in a thread of this process."""
 
-    def __init__(
-        self, application: Callable[..., Any], kind: str, config: Config, *listeners: socket.socket
-    ) -> None:
-        self.site = Site(config, *listeners)
+    def __init__(self, application: Callable[..., Any], kind: str, site: Site) -> None:
+        self.site = site
         self.assignment = self.site.assignment()
         self.slot = self.assignment.slot
         self.address = self.site.listeners[0].getsockname()
@@ -129,7 +127,6 @@ class Running:
         self.worker.quit()
         self.thread.join(5)
         assert not self.thread.is_alive()
-        self.site.close()
         if self.failure is not None:
             raise self.failure
 
@@ -150,10 +147,27 @@ def running(
     **settings: Any,
 ) -> Iterator[Running]:
     """A worker that serves `application` while the block runs."""
+    with several(application, kind, 1, listeners, **settings) as (worker,):
+        yield worker
+
+
+@contextmanager
+def several(
+    application: Callable[..., Any],
+    kind: str,
+    count: int,
+    listeners: tuple[socket.socket, ...] = (),
+    **settings: Any,
+) -> Iterator[list[Running]]:
+    """Workers of one server, each in a thread of this process."""
     if kind == "threaded":
         settings.setdefault("threads", 4)
-    worker = Running(application, kind, Config(**settings), *listeners)
+    site = Site(Config(workers=count, **settings), *listeners)
+    workers: list[Running] = []
     try:
-        yield worker
+        workers += [Running(application, kind, site) for _ in range(count)]
+        yield workers
     finally:
-        worker.stop()
+        for worker in workers:
+            worker.stop()
+        site.close()

@@ -1,0 +1,107 @@
+"""Several workers on one listener: a fair share of connections, and nobody waits for the slow."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from forkmaster.board import layout
+from tests.http.running import Running, read_to_end, several
+from tests.http.test_answers import ask
+from tests.process.harness import wait_for
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Holding:
+    """An application that holds the requests for /slow until it is told to let go."""
+
+    def __init__(self) -> None:
+        self.let_go = threading.Event()
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        if environ["PATH_INFO"] == "/slow":
+            assert self.let_go.wait(20)
+        start_response("200 OK", [])
+        peer = f"{environ['REMOTE_ADDR']}:{environ['REMOTE_PORT']}"
+        return [peer.encode()]
+
+
+@contextmanager
+def held(worker: Running, application: Holding, times: int) -> Iterator[None]:
+    """`times` requests inside the application, of which this thread does not know the worker."""
+    with ExitStack() as stack:
+        socks = [stack.enter_context(worker.connect()) for _ in range(times)]
+        for sock in socks:
+            sock.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        yield
+        application.let_go.set()
+        for sock in socks:
+            assert read_to_end(sock).startswith(b"HTTP/1.1 200 ")
+
+
+def test_connections_of_a_busy_worker_are_answered_by_a_sibling(kind: str) -> None:
+    application = Holding()
+    threads = 1 if kind == "sync" else 2
+    with ExitStack() as stack:
+        workers = stack.enter_context(several(application, kind, 2, keepalive=30, threads=threads))
+        kept = [stack.enter_context(workers[0].connect()) for _ in range(8)]
+        for sock in kept:
+            ask(sock, GET)
+        words = [worker.slot.words for worker in workers]
+        assert sorted(w[layout.CONNECTIONS] for w in words) == [4, 4]
+
+        with held(workers[0], application, threads):
+            wait_for(lambda: any(w[layout.IN_FLIGHT] == threads for w in words))
+            for sock in kept:
+                began = time.monotonic()
+                _, body = ask(sock, GET)
+                assert time.monotonic() - began < 5
+                host, port = sock.getsockname()
+                assert body == f"{host}:{port}".encode()
+
+        # Four were with the busy worker.
+        assert sum(w[layout.HANDED_OFF] for w in words) == 4
+        assert sum(w[layout.ADOPTED] for w in words) == 4
+
+
+def test_a_burst_of_connections_is_shared(kind: str) -> None:
+    with ExitStack() as stack:
+        workers = stack.enter_context(several(Holding(), kind, 4, keepalive=30))
+        socks = [stack.enter_context(workers[0].connect()) for _ in range(40)]
+        for sock in socks:
+            ask(sock, GET)
+        counts = [worker.slot.words[layout.CONNECTIONS] for worker in workers]
+
+        assert sum(counts) == 40
+        assert max(counts) <= 14
+
+
+def test_connections_one_by_one_are_shared(kind: str) -> None:
+    with ExitStack() as stack:
+        workers = stack.enter_context(several(Holding(), kind, 4, keepalive=30))
+        for _ in range(20):
+            ask(stack.enter_context(workers[0].connect()), GET)
+        counts = [worker.slot.words[layout.CONNECTIONS] for worker in workers]
+
+        assert sum(counts) == 20
+        assert max(counts) <= 7
+
+
+def test_a_worker_takes_no_more_connections_than_it_may(kind: str) -> None:
+    with ExitStack() as stack:
+        (worker,) = stack.enter_context(
+            several(Holding(), kind, 1, keepalive=30, worker_connections=2)
+        )
+        first, second = (stack.enter_context(worker.connect()) for _ in range(2))
+        ask(first, GET)
+        ask(second, GET)
+        third = stack.enter_context(worker.connect())
+        third.sendall(GET)
+        assert worker.slot.words[layout.CONNECTIONS] == 2
+        first.close()
+
+        assert third.recv(100).startswith(b"HTTP/1.1 200 ")
