@@ -62,7 +62,7 @@ def test_with_preload_the_replacement_is_forked_by_the_zygote(serve: Serve, kind
 
 def test_a_worker_that_still_imports_can_be_told_to_stop(serve: Serve) -> None:
     server = serve("-w", "2", "slow_boot")
-    server.wait_for_line(r"worker 2 started")
+    server.wait_for_workers(2)
 
     code = server.stop()
 
