@@ -23,7 +23,7 @@ from typing import Any
 from forkmaster.config import django, files, shim
 from forkmaster.config.origins import DEFAULT, Given, Origin
 from forkmaster.config.settings import Effect, Setting
-from forkmaster.config.suggestions import closest
+from forkmaster.config.suggestions import advice, closest
 from forkmaster.config.table import SETTINGS, Config
 from forkmaster.config.values import BadValueError, Noted
 from forkmaster.errors import ConfigError
@@ -51,13 +51,14 @@ class Loaded:
     given: tuple[Given, ...]
     environ: Mapping[str, str]
     folder: Path
+    discover: bool = True
 
     def again(self) -> Loaded:
         """The same sources, read afresh: for a reload.
 
         Executes the configuration file, so it may do and raise anything; see `load`.
         """
-        return load(self.given, environ=self.environ, folder=self.folder)
+        return load(self.given, environ=self.environ, folder=self.folder, discover=self.discover)
 
 
 def load(
@@ -65,11 +66,13 @@ def load(
     *,
     environ: Mapping[str, str] | None = None,
     folder: Path | None = None,
+    discover: bool = True,
 ) -> Loaded:
     """The configuration from every source.
 
     `given` is what the command line and the like say, the strongest last.  `environ` is the
     environment, os.environ by default; `folder` is the folder the server is started in.
+    Unless `discover` is false, a configuration file that nobody names is looked for there.
     Executes the configuration file, and makes `folder` importable for it.
     Raises ConfigError with one line for each problem.
     """
@@ -83,14 +86,20 @@ def load(
     variables, warnings = _from_environment(environ)
     # A reload may find the process in another folder: that of the setting chdir.
     with contextlib.chdir(folder):
-        spec = _named_file([*variables, *given]) or files.discover(folder)
+        spec = _named_file([*variables, *given])
+        if spec is None and discover:
+            spec = files.discover(folder)
         contents = files.read(spec, folder) if spec is not None else files.Contents(None)
         warnings += contents.warnings
         winners = {
             each.name: each
             for each in (*_from_platform(environ), *contents.given, *variables, *given)
         }
+        unknown = [each for each in given if each.name not in SETTINGS]
+        for each in unknown:
+            del winners[each.name]
         values, problems = _parse(winners, warnings)
+        problems += [_unknown(each) for each in unknown]
     if problems:
         raise ConfigError("\n".join(problems))
     origins = {name: winners[name].origin if name in winners else DEFAULT for name in SETTINGS}
@@ -98,7 +107,7 @@ def load(
         values["app"], origins["app"] = _unnamed_app(values, origins, folder)
     config = Config(**values)
     warnings += _idle_settings(config, origins)
-    return Loaded(config, origins, contents.path, warnings, given, environ, folder)
+    return Loaded(config, origins, contents.path, warnings, given, environ, folder, discover)
 
 
 def start_folder(environ: Mapping[str, str]) -> Path:
@@ -182,6 +191,11 @@ def _parse(winners: Mapping[str, Given], warnings: list[str]) -> tuple[dict[str,
 
 def _problem(name: str, what: str, origin: Origin, remedy: str) -> str:
     return f"{name}: {what} ({origin})" + (f"; {remedy}" if remedy else "")
+
+
+def _unknown(given: Given) -> str:
+    meant = advice(given.name)
+    return f"{given.name}: is not a setting ({given.origin})" + (f"; {meant}" if meant else "")
 
 
 def _refusal(setting: Setting, origin: Origin) -> str:

@@ -41,12 +41,23 @@ _NOT_THE_APPLICATION = (
 _ASGI_MARKS = ("_asgi_single_callable", "_asgi_double_callable")
 
 
+# Applications of the program that this process, or its parent, is; see `provide`.
+_provided: dict[str, Callable[[], Callable[..., Any]]] = {}
+
+
+def provide(app: str, make: Callable[[], Callable[..., Any]]) -> None:
+    """Let `load` call `make` for the application of this name.  In the master, before any fork."""
+    _provided[app] = make
+
+
 def load(app: str) -> Callable[..., Any]:
     """The callable that `app` names, imported from the current folder or the path.
 
     Raises AppError if the string or the object is wrong, BootError if the application's code
     raised while it was imported or made.
     """
+    if app in _provided:
+        return _provided_by_program(app)
     module_name, _, expression = app.partition(":")
     expression = expression or DEFAULT_ATTRIBUTE
     name, call = _parse(app, expression)
@@ -64,6 +75,16 @@ def load(app: str) -> Callable[..., Any]:
         kind = _article(type(found).__name__)
         raise AppError(f"{app} is {kind}, not a callable application." + _suggestion(module))
     return found  # type: ignore[no-any-return]  # any callable will do
+
+
+def _provided_by_program(app: str) -> Callable[..., Any]:
+    try:
+        made = _provided[app]()
+    except Exception as exc:
+        raise BootError(f"cannot make {app}\n{traceback_of(exc)}") from None
+    if not callable(made):
+        raise AppError(f"{app} is {_article(type(made).__name__)}, not a callable application.")
+    return made
 
 
 def kind_of(application: object) -> Literal["wsgi", "asgi"]:

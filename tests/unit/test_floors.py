@@ -12,12 +12,14 @@ import forkmaster
 
 PACKAGE = Path(forkmaster.__file__).parent
 FROM_THE_GROUND = (
-    "__init__ errors addresses",
+    "settings_dict",
+    "__init__ errors addresses typing",
     "board system config",
     "http logs",
     "worker monitor",
     "master django",
     "cli",
+    "programs gunicorn",
     "__main__",
 )
 FLOORS = {name: floor for floor, names in enumerate(FROM_THE_GROUND) for name in names.split()}

@@ -17,6 +17,7 @@ class Config:
         self.prog = prog
 
     def set(self, name: str, value: Any) -> None:
+        name = name.lower()
         if name not in self.settings:
             raise AttributeError(f"No configuration setting for: {name}")
         self.given[name] = value

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+import traceback
 from typing import Any
 
 from gunicorn.config import Config
@@ -15,7 +18,16 @@ class BaseApplication:
         self.prog = prog
         self.cfg = Config(usage, prog=prog)
         self.callable: Any = None
-        self.load_config()
+        self.do_load_config()
+
+    def do_load_config(self) -> None:
+        """Have the subclass set its settings; whatever that raises ends the process."""
+        try:
+            self.load_config()
+        except Exception as exc:
+            traceback.print_exc()
+            print(f"forkmaster: {type(self).__name__}.load_config: {exc}", file=sys.stderr)
+            sys.exit(5)
 
     def load_config(self) -> None:
         raise NotImplementedError
@@ -27,6 +39,10 @@ class BaseApplication:
         if self.callable is None:
             self.callable = self.load()
         return self.callable
+
+    def run(self) -> None:
+        """Serve, with forkmaster.  Ends the process."""
+        importlib.import_module("forkmaster.programs").run_embedded(self)
 
 
 class Application(BaseApplication):
