@@ -158,7 +158,9 @@ class Reactor:
         poller = self._poller
         poller.register(self._waker.fileno(), READ)
         poller.register(self.assignment.liveness_fd, READ)
-        self._set_due(monotonic_ns())
+        self._tick_at = monotonic_ns() + self._beat_every
+        self._set_due()
+        self._published()  # so that the siblings count us from the first connection on
         self._take_connections()
         on_ready()
         try:
@@ -229,10 +231,10 @@ class Reactor:
             self._take_connections()
         for connection in self._timers.expired(now):
             self._expire(connection, now)
-        self._set_due(now)
+        self._set_due()
 
-    def _set_due(self, now: int) -> None:
-        due = min(self._tick_at or now, self._timers.next())
+    def _set_due(self) -> None:
+        due = min(self._tick_at, self._timers.next())
         if self._register_at:
             due = min(due, self._register_at)
         self._due = due
@@ -411,8 +413,9 @@ class Reactor:
             return False
         connection.state = CLOSED
         connection.deadline = connection.listed = NEVER
-        # Not by close() alone: the sibling holds the same socket open.
-        self._poller.unregister(connection.fd)
+        if connection.mask:
+            # Not by close() alone: the sibling holds the same socket open.
+            self._poller.unregister(connection.fd)
         del self._connections[connection.fd]
         connection.sock.close()
         self._words[layout.HANDED_OFF] += 1
@@ -449,8 +452,8 @@ class Reactor:
         try:
             data = connection.sock.recv(RECEIVE)
         except BlockingIOError:
-            self._idle[connection.fd] = connection
             self._wait_for_more(connection)
+            self._idle[connection.fd] = connection
             return
         except OSError:
             data = b""
