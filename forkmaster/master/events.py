@@ -35,6 +35,8 @@ class Pulse:
     """The start of the oldest request in flight; 0.0 if there is none."""
     extended: float = 0.0
     """The application asked not to be judged before this time."""
+    cancels: bool = False
+    """Whether the worker gives up overdue requests itself, so that the master waits longer."""
 
 
 @dataclass(frozen=True)

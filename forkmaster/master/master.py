@@ -820,6 +820,9 @@ def policy_of(config: Config) -> Policy:
     )
 
 
+ASGI = layout.KINDS.index("asgi")
+
+
 def pulse_of(process: Process, requests: bool) -> events.Pulse:
     """What the slot of a child says, as far as deadlines go.
 
@@ -830,6 +833,7 @@ def pulse_of(process: Process, requests: bool) -> events.Pulse:
         beat=words[layout.BEAT] / 1e9,
         oldest=oldest_request(process.slot) if requests else 0.0,
         extended=words[layout.EXTENDED] / 1e9,
+        cancels=words[layout.KIND] == ASGI,
     )
 
 

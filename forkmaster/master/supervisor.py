@@ -471,7 +471,7 @@ class Supervisor:
         since = child.pulse.oldest or child.heard
         looks = [child.deadline]
         if policy.request_timeout:
-            looks.append(max(since + policy.request_timeout, child.pulse.extended))
+            looks.append(max(since + _request_patience(child, policy), child.pulse.extended))
         if policy.slow_request:
             shown = child.pulse.oldest and child.dumped == child.pulse.oldest
             looks.append((child.heard if shown else since) + policy.slow_request)
@@ -496,7 +496,7 @@ class Supervisor:
             return
         age = now - start
         if policy.request_timeout and now >= max(
-            start + policy.request_timeout, child.pulse.extended
+            start + _request_patience(child, policy), child.pulse.extended
         ):
             limit = f"request_timeout {policy.request_timeout:g} s"
             yield from self._miss(child, f"served one request for {age:.1f} s ({limit})", now)
@@ -732,6 +732,13 @@ class Supervisor:
 
 def _end(status: int | None) -> str:
     return "was killed" if status is None else f"exited with status {status}"
+
+
+def _request_patience(child: Child, policy: Policy) -> float:
+    """How long a request may run before its worker is aborted."""
+    # A worker that cancels an overdue request lives, unless the request resists: it has as long
+    # for its end as a worker that is aborted.
+    return policy.request_timeout + (policy.kill_timeout if child.pulse.cancels else 0.0)
 
 
 def _overdue(state: State, seconds: float, patience: float) -> str:

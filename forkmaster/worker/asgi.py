@@ -202,7 +202,7 @@ class AsgiWorker:
         if limit:
             before = now - int(limit * 1e9)
             for exchange in list(self.exchanges):
-                if 0 < exchange.began < before:
+                if 0 < exchange.began < before and not exchange.response_complete:
                     exchange.time_out(limit)
 
     def _woken(self) -> None:
@@ -350,9 +350,14 @@ class AsgiWorker:
         self._websockets.close_all(APART, self.config.graceful_timeout / 2)
         linger = min(LINGER, self.config.keepalive)
         self.loop.call_later(linger, self._close_idle, linger)
-        while (self._open or self.ledger.is_busy) and not self.is_quitting:
+        while (self._open or self._is_busy) and not self.is_quitting:
             self._drained.clear()  # it may have been before the queue was taken
             await self._drained.wait()
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether the application does something for a request or a websocket."""
+        return bool(self.exchanges or self.ledger.websockets)
 
     def _close_idle(self, linger: float) -> None:
         for connection in list(self.connections):
@@ -363,7 +368,7 @@ class AsgiWorker:
 
     def look_whether_drained(self) -> None:
         """Called whenever something ends."""
-        if self.is_draining and not self._open and not self.ledger.is_busy:
+        if self.is_draining and not self._open and not self._is_busy:
             self._drained.set()
 
     async def _abandon(self) -> None:

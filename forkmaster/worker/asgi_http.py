@@ -464,9 +464,11 @@ class Exchange:
         "_answer",
         "_chunked",
         "_event",
+        "_is_booked",
         "_is_http11",
         "_missing",
         "_omits",
+        "_record",
         "_sent",
         "_told_all",
         "began",
@@ -522,6 +524,8 @@ class Exchange:
         self._missing = 0  # bytes of the answer's body still to be sent; -1 is until the end
         self._sent = 0
         self._event: asyncio.Event | None = None
+        self._record = -1
+        self._is_booked = False
 
     @property
     def status(self) -> int:
@@ -538,7 +542,7 @@ class Exchange:
         self.began = began = monotonic_ns()
         if began >= owner.date_expires:
             owner.renew_date()
-        record = owner.ledger.begin(self.head, self.scope["client"], began)
+        self._record = owner.ledger.begin(self.head, self.scope["client"], began)
         try:
             await owner.application(self.scope, self.receive, self.send)
             if not self.response_complete and not self.is_lost:
@@ -547,7 +551,8 @@ class Exchange:
             self._failed(exc)
         finally:
             owner.exchanges.discard(self)
-            owner.ledger.end(record, self, self._sent, began)
+            if not self._is_booked:
+                self._book()
             if owner.is_draining:
                 owner.look_whether_drained()
 
@@ -670,9 +675,15 @@ class Exchange:
 
     def _end(self) -> None:
         self.response_complete = True
+        # What the application does now is its own affair, and no request that takes long.
+        self._book()
         if self._event is not None:
             self._event.set()
         self.connection.answered(self)
+
+    def _book(self) -> None:
+        self._is_booked = True
+        self.connection.owner.ledger.end(self._record, self, self._sent, self.began)
 
     # --- What the connection tells ------------------------------------------------------------
 

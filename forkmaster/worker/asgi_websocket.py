@@ -85,6 +85,12 @@ def follow_our_log() -> None:
     theirs.propagate = log.propagate
     level = log.getEffectiveLevel()
     theirs.setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
+    theirs.addFilter(_tell_no_errors_of_clients)
+
+
+def _tell_no_errors_of_clients(record: logging.LogRecord) -> bool:
+    """Of a client's mistake uvicorn logs an error with a traceback; it is its close code's."""
+    return not record.msg.startswith("Invalid UTF-8")
 
 
 class WebSockets:

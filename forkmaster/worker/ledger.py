@@ -53,11 +53,6 @@ class Ledger:
         if access_log.handlers and access_log.isEnabledFor(logging.INFO):
             self._access_line = compile_format(config.access_log_format)
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a request or a websocket is inside the application."""
-        return bool(self.websockets or self._words[layout.IN_FLIGHT])
-
     def begin(self, head: bytes, client: tuple[str, int] | None, now: int) -> int:
         """The record that now shows this request in flight; -1 if all are taken."""
         words, free = self._words, self._free

@@ -16,7 +16,8 @@ async def application(scope, receive, send):
 
 
 async def http(scope, receive, send):
-    path, query = scope["path"], scope["query_string"].decode()
+    path = scope["path"].removeprefix(scope["root_path"])
+    query = scope["query_string"].decode()
     if path == "/raise":
         raise ValueError("raised before http.response.start")
     if path == "/exit":
@@ -27,6 +28,17 @@ async def http(scope, receive, send):
         time.sleep(float(query or 600))
     if path == "/slow":
         await asyncio.sleep(float(query or 0))
+    if path == "/stubborn":
+        while True:
+            try:
+                await asyncio.sleep(600)
+            except asyncio.CancelledError:
+                pass
+    if path == "/until-draining":
+        await scope["state"]["forkmaster.draining"].wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"draining"})
+        return
     if path == "/stream":
         await stream(int(query or 3), send)
         return

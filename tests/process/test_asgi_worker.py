@@ -231,7 +231,7 @@ def test_a_proxy_behind_a_unix_socket_is_trusted(serve: Serve, tmp_path: Path) -
 def test_the_root_path_is_told(serve: Serve) -> None:
     server = serve("--root-path", "/mounted", "asgi_echo")
 
-    assert json.loads(server.get("/scope").body or b"{}").get("root_path", "/mounted") == "/mounted"
+    assert json.loads(server.get("/scope").body)["root_path"] == "/mounted"
 
 
 def test_a_head_that_takes_too_long_is_refused(serve: Serve) -> None:
@@ -264,3 +264,188 @@ def test_a_websocket_in_fastapi(serve: Serve) -> None:
     with connect(websocket_url(server)) as ws:
         ws.send("x")
         assert ws.recv(5) == "x"
+
+
+# --- What RFC 6455 asks for ---------------------------------------------------------------------
+
+
+def handshake(server: Server, *lines: str) -> socket.socket:
+    """A raw websocket, accepted."""
+    raw = socket.create_connection(("127.0.0.1", server.port), 5)
+    asked = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+    raw.sendall(request_bytes("/ws", *asked, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", *lines))
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += raw.recv(1)
+    assert received.startswith(b"HTTP/1.1 101 ")
+    return raw
+
+
+def frame(first: int, payload: bytes, *, masked: bool = True) -> bytes:
+    """A frame of a client; `first` has the flags and the opcode."""
+    size = len(payload)
+    head = bytes((first, (0x80 if masked else 0) | min(size, 126)))
+    if size > 125:
+        head += size.to_bytes(2, "big")
+    return head + (b"\0\0\0\0" if masked else b"") + payload
+
+
+def close_code(raw: socket.socket) -> int:
+    """What the server closes with."""
+    with raw:
+        received = read_all(raw)
+    assert received[0] == 0x88, received
+    return int.from_bytes(received[2:4], "big")
+
+
+WRONG = {
+    "invalid UTF-8": (frame(0x81, b"\xff\xfe"), 1007),
+    "invalid UTF-8 over two frames": (frame(0x01, b"\xc3") + frame(0x80, b"("), 1007),
+    "no mask": (frame(0x81, b"x", masked=False), 1002),
+    "a reserved opcode": (frame(0x83, b"x"), 1002),
+    "a reserved flag": (frame(0xC1, b"x"), 1002),
+    "a continuation of nothing": (frame(0x80, b"x"), 1002),
+    "a ping in pieces": (frame(0x09, b"x"), 1002),
+    "a message in a message": (frame(0x01, b"a") + frame(0x81, b"b"), 1002),
+    "too large": (frame(0x81, 2000 * b"x"), 1009),
+    "too large in pieces": (frame(0x01, 600 * b"x") + frame(0x80, 600 * b"x"), 1009),
+}
+
+
+def test_a_client_that_breaks_the_protocol_is_told_so(serve: Serve) -> None:
+    server = serve("--websocket-max-message-size", "1000", "asgi_echo").wait_until_ready()
+
+    codes = {}
+    for name, (data, _) in WRONG.items():
+        raw = handshake(server)
+        raw.sendall(data)
+        codes[name] = close_code(raw)
+
+    assert codes == {name: code for name, (_, code) in WRONG.items()}
+
+
+def test_a_character_may_be_cut_between_two_frames(serve: Serve) -> None:
+    server = serve("asgi_echo")
+
+    with handshake(server) as raw:
+        raw.sendall(frame(0x01, b"\xc3") + frame(0x89, b"?") + frame(0x80, b"\xa9"))
+        received = raw.recv(100)
+        while len(received) < 7:
+            received += raw.recv(100)
+
+    # The pong comes first: a ping may stand between the frames of a message.
+    assert received == b"\x8a\x01?\x81\x02\xc3\xa9"
+
+
+def test_messages_are_compressed_if_the_client_can(serve: Serve) -> None:
+    server = serve("asgi_echo")
+
+    with connect(websocket_url(server)) as ws:
+        extensions = ws.response.headers.get("Sec-WebSocket-Extensions", "") if ws.response else ""
+        ws.send(5000 * "x")
+        received = ws.recv(5)
+
+    assert "permessage-deflate" in extensions
+    assert received == 5000 * "x"
+
+
+def test_the_close_of_a_client_is_answered(serve: Serve) -> None:
+    server = serve("asgi_echo")
+
+    raw = handshake(server)
+    raw.sendall(frame(0x88, (4000).to_bytes(2, "big") + b"bye"))
+
+    assert close_code(raw) == 4000
+
+
+def test_a_silent_client_is_pinged(serve: Serve, tmp_path: Path) -> None:
+    conf = tmp_path / "gunicorn.py"
+    conf.write_text("uvicorn_options = {'ws_ping_interval': 0.2, 'ws_ping_timeout': 0.2}\n")
+    server = serve("-c", str(conf), "asgi_echo")
+
+    with handshake(server) as raw:
+        received = raw.recv(1)
+        raw.settimeout(10)
+        while data := raw.recv(100):  # no pong: the server gives up
+            received += data
+
+    assert received[0] == 0x89
+
+
+def test_websockets_are_closed_one_after_the_other(serve: Serve) -> None:
+    server = serve("asgi_echo").wait_until_ready()
+    clients = [handshake(server) for _ in range(20)]
+
+    began = time.monotonic()
+    server.send_signal(signal.SIGTERM)
+    codes = {close_code(raw) for raw in clients}
+
+    assert codes == {1012}
+    assert time.monotonic() - began > 0.1
+    assert server.wait() == 0
+
+
+def test_websockets_count_as_requests(serve: Serve) -> None:
+    server = serve("--max-requests", "3", "asgi_echo").wait_until_ready()
+    (before,) = server.workers()
+
+    for _ in range(3):
+        with connect(websocket_url(server)) as ws:
+            ws.send("x")
+            ws.recv(5)
+    server.wait_for_line("max_requests")
+
+    wait_for(lambda: server.workers() not in ([], [before]), 10, "a new worker")
+
+
+def test_an_application_is_told_that_its_worker_stops(serve: Serve) -> None:
+    server = serve("asgi_echo").wait_until_ready()
+    raw = server.send(request_bytes("/until-draining", "Connection: close"))
+    wait_for(lambda: server.board().totals.counters["in_flight"] == 1)
+
+    server.send_signal(signal.SIGTERM)
+
+    assert read_all(raw).endswith(b"\r\n\r\ndraining")
+    assert server.wait() == 0
+
+
+def test_a_request_that_takes_too_long_is_cancelled_and_the_worker_lives(serve: Serve) -> None:
+    server = serve("--request-timeout", "0.5", "asgi_echo").wait_until_ready()
+    server.expect("longer than request_timeout")
+    before = server.workers()
+
+    status = server.get("/slow?600").status
+
+    assert status == 504
+    assert server.get("/pid").status == 200
+    assert server.workers() == before
+
+
+def test_a_view_that_resists_its_cancellation_is_the_masters(serve: Serve) -> None:
+    server = serve(
+        "--request-timeout", "0.5", "--kill-timeout", "1", "asgi_echo"
+    ).wait_until_ready()
+    server.expect("longer than request_timeout|served one request for")
+    server.tolerate("stood here|asleep|Task|File")
+
+    with server.send(request_bytes("/stubborn")) as raw:
+        received = read_all(raw)
+
+    assert received == b""
+    server.wait_for_line("served one request for .*request_timeout")
+
+
+def test_a_class_of_a_gunicorn_file_is_heard(serve: Serve, tmp_path: Path) -> None:
+    conf = tmp_path / "gunicorn.py"
+    conf.write_text(
+        "from uvicorn.workers import UvicornWorker\n"
+        "class Mine(UvicornWorker):\n"
+        "    CONFIG_KWARGS = {'root_path': '/mine', 'headers': [('X-Mine', 'yes')]}\n"
+        "worker_class = Mine\n"
+    )
+    server = serve("-c", str(conf), "asgi_echo")
+
+    answer = server.get("/scope")
+
+    assert json.loads(answer.body)["root_path"] == "/mine"
+    assert answer.headers["x-mine"] == "yes"

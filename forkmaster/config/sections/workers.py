@@ -218,7 +218,8 @@ class Timeouts:
         5.0,
         SECONDS,
         "--kill-timeout",
-        "How long a worker that is aborted may take before it is killed outright.",
+        "How long a worker that is aborted, or a request of an asgi worker that is cancelled, "
+        "may take before the worker is killed outright, or aborted.",
         own=True,
     )
     shutdown_delay: float = setting(

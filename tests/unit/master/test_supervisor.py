@@ -700,6 +700,18 @@ def test_a_request_older_than_request_timeout_aborts_its_worker() -> None:
     assert actions[0] == Abort(1, reason)
 
 
+def test_a_worker_that_cancels_overdue_requests_itself_is_waited_for() -> None:
+    fleet = Fleet(workers=1, timeout=0.0, request_timeout=10.0, kill_timeout=5.0)
+    fleet.serve()
+    fleet.now = 112.0
+
+    pulses = Pulses({1: Pulse(112.0, oldest=101.0, cancels=True)})
+
+    assert fleet.tell(pulses) == []
+    assert fleet.supervisor.next_deadline() == 116.0
+    assert signalled(fleet.at(116.0)) == [(1, "SIGABRT")]
+
+
 def test_a_request_that_ended_is_not_judged() -> None:
     fleet = Fleet(workers=1, timeout=0.0, request_timeout=10.0)
     fleet.serve()

@@ -537,10 +537,11 @@ def test_what_runs_after_the_answer_holds_up_no_one(slot: Slot) -> None:
 
     async def story(talk: Talk) -> None:
         assert statuses(await talk.say(GET, GET)) == [200, 200]
-        assert slot.words[layout.IN_FLIGHT] == 2
+        assert slot.words[layout.IN_FLIGHT] == 0
+        assert len(talk.owner.exchanges) == 2
         go.set()
         await settle()
-        assert slot.words[layout.IN_FLIGHT] == 0
+        assert not talk.owner.exchanges
 
     talk(background, slot, story)
 
