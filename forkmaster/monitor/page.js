@@ -4,7 +4,8 @@
 // text goes into text nodes, numbers into numbers.
 
 const EVERY = 1000;     // milliseconds between two looks
-const KEPT = 300;       // looks that are drawn: five minutes
+const KEPT = 300;       // looks that are drawn at most: five minutes
+const LEAST = 60;       // the width of a chart that has just begun, in looks
 const WINDOW = 10;      // looks over which rates and quantiles are taken
 const CLASSES = [
   ["2xx", "good"], ["3xx", "calm"], ["4xx", "warn"], ["5xx", "bad"], ["1xx", "grey"], ["none", "grey"],
@@ -97,19 +98,20 @@ function remember(status, at) {
 
 // --- Charts --------------------------------------------------------------------------------------
 
-const WIDTH = KEPT - 1, HEIGHT = 100;
+const HEIGHT = 100;
+const width = () => Math.max(LEAST, looks.length) - 1;
 
 class Chart {
   // `series(look)` answers [[name, colour, value], …]; null values leave a gap.
   constructor(title, unit, series, { stacked = false, least = 1 } = {}) {
     Object.assign(this, { title, unit, series, stacked, least, hovered: null });
-    this.svg = drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
+    this.svg = drawn("svg", { preserveAspectRatio: "none", role: "img" });
     this.top = element("small");
     this.legend = element("ul", { class: "legend" });
     this.figure = element("figure", {}, element("figcaption", {}, title, this.top), this.svg, this.legend);
     this.svg.addEventListener("pointermove", (event) => {
       const box = this.svg.getBoundingClientRect();
-      const index = Math.round(((event.clientX - box.left) / box.width) * WIDTH) - (KEPT - looks.length);
+      const index = Math.round(((event.clientX - box.left) / box.width) * width()) - (width() + 1 - looks.length);
       this.hovered = looks[index] || null;
       this.draw();
     });
@@ -130,9 +132,10 @@ class Chart {
       }),
     }));
     const highest = Math.max(this.least, ...lines.flatMap((line) => line.points.map((point) => (point ? point[1] : 0))));
-    const x = (index) => index + KEPT - looks.length;
+    const x = (index) => index + width() + 1 - looks.length;
+    this.svg.setAttribute("viewBox", `0 0 ${width()} ${HEIGHT}`);
     const y = (value) => HEIGHT - 2 - ((HEIGHT - 6) * value) / highest;
-    this.svg.replaceChildren(...[0.5, 1].map((part) => drawn("line", { x1: 0, x2: WIDTH, y1: y(highest * part), y2: y(highest * part) })));
+    this.svg.replaceChildren(...[0.5, 1].map((part) => drawn("line", { x1: 0, x2: width(), y1: y(highest * part), y2: y(highest * part) })));
     for (const line of lines) {
       for (const run of runs(line.points)) {
         const over = run.map(([index, [, value]]) => `${x(index)},${y(value).toFixed(2)}`).join("L");
