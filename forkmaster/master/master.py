@@ -314,10 +314,7 @@ class Master:
             # A watcher tells a stuck master by a promise that is overdue: an idle one may sleep.
             words[layout.BEAT] = monotonic_ns()
             words[layout.EXTENDED] = 0 if due == math.inf else int(due * 1e9)
-            for key, _ in self.selector.select(min(max(0.0, due - now), LONGEST_WAIT)):
-                # One callback may close what another one of the same batch watched.
-                if key.fd in self.selector.get_map():
-                    key.data()
+            call_back(self.selector, min(max(0.0, due - now), LONGEST_WAIT))
             if self.exit_code is None:
                 self._decide(events.Tick())
                 self._sample()
@@ -798,6 +795,15 @@ def _let_monitor_read(board: Board, config: Config) -> None:
 
 def _listening(listener: socket.socket) -> Listening:
     return Listening(str(address_of(listener)), inode_of(listener))
+
+
+def call_back(selector: selectors.BaseSelector, seconds: float) -> None:
+    """Wait so long at most, and call what is registered for each descriptor that is ready."""
+    for key, _ in selector.select(seconds):
+        # One callback may close what another one of the same batch watched; its number may have
+        # been given to something new by then, so the number alone proves nothing.
+        if key.fd in selector.get_map() and selector.get_key(key.fd) is key:
+            key.data()
 
 
 def policy_of(config: Config) -> Policy:
