@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHECKERS := $(VENV)/.checkers
 
-.PHONY: help install demo format check check-conf test bench docs
+.PHONY: help install demo format check check-conf test bench faults docs
 .DEFAULT_GOAL := help
 
 help:
@@ -54,6 +54,11 @@ test: $(INSTALLED) ## unit and http tests, then those with real servers
 
 bench: $(INSTALLED) ## the table of docs/benchmarks.md
 	$(BIN)/python scripts/benchmark.py
+
+faults: $(INSTALLED) ## what faults cost, counted by clients that retry nothing; 10 minutes
+	$(BIN)/python -m pytest -n 2 tests/process/test_machine.py tests/process/test_faults.py
+	FORKMASTER_FLEETS=1000 $(BIN)/python -m pytest -n 2 --timeout 600 tests/unit/master/test_simulation.py
+	$(BIN)/python scripts/faults.py
 
 docs: $(INSTALLED) ## regenerate the generated pages
 	$(BIN)/python scripts/generate_docs.py
