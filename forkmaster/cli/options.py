@@ -7,6 +7,7 @@ mistakes of all sources are reported together, in one form.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -126,6 +127,8 @@ def explained(exc: click.ClickException) -> str:
         remedy = f"did you mean {either(close)}?" if close else "see forkmaster --help-all"
         return f"there is no option {exc.option_name}; {remedy}"
     message = exc.format_message().rstrip(".")
+    if re.search(r"extra arguments? \( ", message):
+        return "an argument is a blank; is there a space after the backslash at the end of a line?"
     return f"{message[0].lower()}{message[1:]}; see forkmaster --help"
 
 

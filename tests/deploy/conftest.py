@@ -73,8 +73,8 @@ def deploy(serve: Serve, data: Path, tmp_path: Path) -> Iterator[Deploy]:
         *arguments: str,
         transport: str = "unix",
         site: str = "project.conf",
+        text: str = "",
         tolerate: str = "",
-        env: dict[str, str] | None = None,
     ) -> Deployed:
         unix = tmp_path / "forkmaster.sock"
         binds = ("-b", f"unix:{unix}") if transport == "unix" else ()
@@ -82,12 +82,12 @@ def deploy(serve: Serve, data: Path, tmp_path: Path) -> Iterator[Deploy]:
             *("--access-logfile", str(tmp_path / "access.log"), "--access-logformat", FORMAT),
             *(*binds, *arguments, *KINDS[kind]),
             cwd=PROJECT,
-            env={"PROJECT_DATA": str(data), **(env or {})},
+            env={"PROJECT_DATA": str(data)},
             binds=transport == "tcp",
         ).wait_until_ready(2)
         server.tolerate("Not Found", "Bad Request", "Warning: ")
         upstream = f"unix:{unix}" if transport == "unix" else f"127.0.0.1:{server.port}"
-        nginx = Nginx(tmp_path / "nginx", site, data, upstream)
+        nginx = Nginx(tmp_path / "nginx", site, data, upstream, text)
         deployed = Deployed(server, nginx, httpx.Client(base_url=nginx.url, timeout=20))
         started.append(deployed)
         allowed.append(tolerate)

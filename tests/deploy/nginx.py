@@ -40,16 +40,23 @@ http {{
 }}
 """
 MIME = "types { text/html html; text/css css; application/javascript js; }\n"
+# As in Debian, whose nginx.conf has the file beside it.
+PROXY_PARAMS = """\
+proxy_set_header Host $host;
+proxy_set_header X-Real-IP $remote_addr;
+proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+proxy_set_header X-Forwarded-Proto $scheme;
+"""
 
 
 class Nginx:
     """One nginx, with the site `name` of conf/nginx moved below `prefix`.
 
     `data` is the folder of the project's static files and uploads, `upstream` the address of
-    forkmaster.
+    forkmaster.  A `text` is another site, with {port}, {upstream} and {data} to be filled in.
     """
 
-    def __init__(self, prefix: Path, name: str, data: Path, upstream: str) -> None:
+    def __init__(self, prefix: Path, name: str, data: Path, upstream: str, text: str = "") -> None:
         assert PROGRAM is not None
         prefix.mkdir()
         self.prefix = prefix
@@ -57,7 +64,11 @@ class Nginx:
         self.secure = socket.create_server(("127.0.0.1", 0), backlog=128)
         if name == "project-tls.conf":
             make_certificate(prefix)
-        self.main = write(prefix, name, data, upstream, self.port, self.secure_port)
+        if text:
+            site = text.format(port=self.port, upstream=upstream, data=data)
+        else:
+            site = shipped_site(prefix, name, data, upstream, self.port, self.secure_port)
+        self.main = write(prefix, site)
         descriptors = [self.plain.fileno()]
         if name == "project-tls.conf":
             descriptors.append(self.secure.fileno())
@@ -112,10 +123,10 @@ class Nginx:
         self.secure.close()
 
 
-def write(prefix: Path, name: str, data: Path, upstream: str, port: int, secure: int) -> Path:
-    """Write nginx.conf, and the site `name` with its paths and ports replaced; returns the first.
+def shipped_site(prefix: Path, name: str, data: Path, upstream: str, port: int, secure: int) -> str:
+    """The site `name` with its paths and ports replaced.
 
-    Asserts that each thing to be replaced was there: the site is then the one that is shipped.
+    Asserts that each thing to be replaced was there: it is then the one that is shipped.
     """
     site = (CONF / name).read_text()
     changes = {
@@ -134,8 +145,14 @@ def write(prefix: Path, name: str, data: Path, upstream: str, port: int, secure:
     for old, new in changes.items():
         assert old in site, f"{old} is not in {name}"
         site = site.replace(old, new)
+    return site
+
+
+def write(prefix: Path, site: str) -> Path:
+    """Write nginx.conf and what it includes; returns it."""
     (prefix / "site.conf").write_text(site)
     (prefix / "mime.types").write_text(MIME)
+    (prefix / "proxy_params").write_text(PROXY_PARAMS)
     main = prefix / "nginx.conf"
     # As root nginx would serve as nobody, who must not see the folders of the tests.
     user = "user root;" if os.geteuid() == 0 else ""
