@@ -134,7 +134,8 @@ class SettingsDict(TypedDict, total=False):
     """How long a worker may take until it is ready; 0 is for ever."""
 
     kill_timeout: float | str
-    """How long a worker that is aborted may take before it is killed outright."""
+    """How long a worker that is aborted, or a request of an asgi worker that is cancelled, may take
+    before the worker is killed outright, or aborted."""
 
     shutdown_delay: float | str
     """Go on serving for so long after the order to stop, while a load balancer looks away."""
