@@ -25,6 +25,7 @@ COMMANDS = {
     "schema": ("forkmaster.cli.schema", "Print the JSON Schema of forkmaster.toml."),
     "completion": ("forkmaster.cli.completion", "Print what completes our commands in a shell."),
     "status": ("forkmaster.cli.status", "Show the server and its workers."),
+    "top": ("forkmaster.cli.top", "Watch the workers live."),
     "incidents": ("forkmaster.cli.status:incidents", "Show the last hangs and abnormal deaths."),
     "health": ("forkmaster.cli.status:health", "Exit with 0 if the server is ready."),
     "reload": ("forkmaster.cli.orders:reload", "Replace workers, configuration and code."),

@@ -160,6 +160,16 @@ def _user(uid: int) -> str:
         return f"user {uid}"
 
 
+def stack_lines(stacks: list[dict[str, Any]]) -> list[str]:
+    """What the master answers about stacks, for people."""
+    lines = []
+    for each in stacks:
+        lines.append(f"worker {each['serial']} (pid {each['pid']}) is {each['waits']}")
+        dump = each["stacks"].splitlines() or ["it did not say where it stands"]
+        lines += [f"  {line}" for line in dump]
+    return lines
+
+
 def as_json(data: Any) -> str:
     """`data` for other programs, and still readable."""
     return json.dumps(data, indent=2, ensure_ascii=False)

@@ -99,10 +99,7 @@ def _show_stacks(serial: int | None, as_json: bool, pid: int | None, root: Path 
     if as_json:
         print(masters.as_json(done.data["stacks"]))
         return 0
-    for each in done.data["stacks"]:
-        print(f"worker {each['serial']} (pid {each['pid']}) is {each['waits']}")
-        for line in each["stacks"].splitlines() or ["it did not say where it stands"]:
-            print(f"  {line}")
+    print("\n".join(masters.stack_lines(done.data["stacks"])))
     return 0
 
 

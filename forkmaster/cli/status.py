@@ -107,6 +107,18 @@ def _looked(watcher: Watcher) -> Status:
 
 def screen(status: Status, now: float) -> list[str]:
     """The lines of `forkmaster status`; `now` is seconds since 1970."""
+    lines = [*head(status, now), "", *table(HEADINGS, [row(each) for each in status.workers])]
+    deaths = status.notice.deaths[:DEATHS_SHOWN]
+    if deaths:
+        lines += ["", "last exits"]
+    return lines + [
+        f"  {span(now - death.at)} ago  worker {death.serial} (pid {death.pid}): {death.text}"
+        for death in deaths
+    ]
+
+
+def head(status: Status, now: float) -> list[str]:
+    """The lines about the server as a whole."""
     notice = status.notice
     lines = [
         f"{notice.app}: {notice.state}, {status.ready} of {notice.wanted} workers ready,"
@@ -124,13 +136,6 @@ def screen(status: Status, now: float) -> list[str]:
         queue = "" if listener.waiting is None else f": {listener.waiting} of {listener.limit} wait"
         lines.append(f"listening on {listener.address}{queue}")
     lines.append(_traffic(status))
-    lines += ["", *table(HEADINGS, [row(worker) for worker in status.workers])]
-    if notice.deaths:
-        lines += ["", "last exits"]
-        lines += [
-            f"  {span(now - death.at)} ago  worker {death.serial} (pid {death.pid}): {death.text}"
-            for death in notice.deaths[:DEATHS_SHOWN]
-        ]
     return lines
 
 
