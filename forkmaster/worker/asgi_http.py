@@ -712,13 +712,18 @@ class Exchange:
         if self.timed_out and isinstance(exc, asyncio.CancelledError):
             self._answer_instead(504, "The application took too long.")
             return
-        if owner.is_quitting and isinstance(exc, asyncio.CancelledError):
+        if isinstance(exc, asyncio.CancelledError) and (owner.is_quitting or self.is_disconnected):
+            self.connection.transport.close()
             return
         owner.words[layout.ERRORS] += 1
         log_failure(str(self), exc)
         self._answer_instead(500, "The application failed; its log tells why.")
 
     def _fell_short(self) -> None:
+        if self.is_disconnected:  # it was told so, and stopped
+            self.response_complete = True
+            self.connection.transport.close()
+            return
         log.error("%s: the application returned before the end of its response", self)
         self._answer_instead(500, "The application did not answer.")
 

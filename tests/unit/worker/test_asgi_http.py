@@ -578,6 +578,28 @@ def test_a_client_that_closed_its_side_is_answered_all_the_same(slot: Slot) -> N
     assert answered.is_over
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_an_application_may_stop_when_its_client_left(
+    slot: Slot, caplog: pytest.LogCaptureFixture, cancelled: bool
+) -> None:
+    async def stops(scope: Any, receive: Any, send: Any) -> None:
+        await read(receive)
+        await receive()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def story(talk: Talk) -> None:
+        await talk.say(GET)
+        await talk.hang_up()
+
+    ended = talk(stops, slot, story)
+
+    assert ended.transport.closed
+    assert ended.written == b""
+    assert not caplog.records
+    assert slot.words[layout.ERRORS] == 0
+
+
 def test_an_idle_client_that_closes_is_closed(slot: Slot) -> None:
     async def story(talk: Talk) -> None:
         await talk.say(GET)

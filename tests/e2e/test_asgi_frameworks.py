@@ -1,0 +1,151 @@
+"""Real frameworks on the asgi worker, with clients that stay while it is reloaded."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.conftest import Serve
+from tests.e2e.conftest import PROJECT
+from tests.process.harness import Load, Server, read_all, request_bytes, wait_for
+
+
+def reload(server: Server) -> None:
+    """Reload, and return when the old workers are gone."""
+    before = set(server.workers())
+    server.send_signal(signal.SIGHUP)
+    wait_for(lambda: not before & set(server.workers()), 30, "new workers")
+
+
+def in_flight(server: Server) -> int:
+    return server.board().totals.counters["in_flight"]
+
+
+class Chat:
+    """Clients that talk all the time over websockets, and come back when they are sent away."""
+
+    def __init__(self, url: str, clients: int = 4, origin: str | None = None) -> None:
+        self._url, self._origin = url, origin
+        self.echoed = 0
+        self.codes: set[int] = set()
+        self.lost: list[str] = []
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+
+    def __enter__(self) -> Chat:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for_echoes(self, count: int) -> None:
+        """Returns when so many more messages have come back."""
+        target = self.echoed + count
+        wait_for(lambda: self.echoed >= target or self.lost, 20, f"{count} more echoes")
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                with connect(self._url, origin=self._origin) as ws:  # type: ignore[arg-type]
+                    while not self._stopping.is_set():
+                        ws.send("hello")
+                        assert ws.recv(10) == "hello"
+                        self.echoed += 1
+                        time.sleep(0.005)
+            except ConnectionClosed as exc:
+                self.codes.add(exc.rcvd.code if exc.rcvd else 1006)
+            except Exception as exc:
+                self.lost.append(repr(exc))
+
+
+def test_a_chat_goes_on_through_a_reload(serve: Serve) -> None:
+    server = serve("-w", "2", "fastapi_app").wait_until_ready(2)
+
+    with Chat(f"ws://127.0.0.1:{server.port}/ws") as chat:
+        chat.wait_for_echoes(100)
+        reload(server)
+        chat.wait_for_echoes(100)
+
+    assert chat.lost == []
+    assert chat.codes == {1012}
+
+
+def test_a_chat_through_channels_goes_on_through_a_reload(serve: Serve, data: Path) -> None:
+    arguments = ("-w", "2", "project.asgi")
+    server = serve(*arguments, cwd=PROJECT, env={"PROJECT_DATA": str(data)}).wait_until_ready(2)
+    server.tolerate("Warning: ")
+
+    url = f"ws://127.0.0.1:{server.port}/ws/echo"
+    with Chat(url, origin=f"http://127.0.0.1:{server.port}") as chat:
+        chat.wait_for_echoes(100)
+        reload(server)
+        chat.wait_for_echoes(100)
+
+    assert chat.lost == []
+    assert chat.codes == {1012}
+
+
+def test_background_tasks_are_finished_through_a_reload(serve: Serve, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    server = serve("-w", "2", "fastapi_app", env={"NOTES": str(notes)}).wait_until_ready(2)
+
+    with Load(server, "/background") as load:
+        load.wait_for_answers(50)
+        reload(server)
+        load.wait_for_answers(50)
+    assert server.stop() == 0
+
+    assert load.lost == []
+    done = {f'"{line}"'.encode() for line in notes.read_text().split()}
+    assert load.bodies <= done
+
+
+def test_a_stream_of_events_ends_when_its_worker_stops(serve: Serve, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    server = serve("fastapi_app", env={"NOTES": str(notes)}).wait_until_ready()
+    raw = server.send(request_bytes("/events"))
+    wait_for(lambda: in_flight(server) == 1)
+
+    reload(server)
+    received = read_all(raw)
+
+    assert b"event: bye\n\n" in received
+    assert received.endswith(b"\r\n0\r\n\r\n")  # a whole answer, so the client comes back in peace
+    assert not notes.exists()
+
+
+def test_a_stream_of_events_is_cancelled_when_its_client_leaves(
+    serve: Serve, tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes"
+    server = serve("fastapi_app", env={"NOTES": str(notes)}).wait_until_ready()
+    raw = server.send(request_bytes("/events"))
+    wait_for(lambda: in_flight(server) == 1)
+
+    raw.close()
+
+    wait_for(lambda: in_flight(server) == 0, what="the end of the request")
+    assert notes.read_text() == "events: cancelled\n"
+
+
+@pytest.mark.parametrize("path", ["/async?delay=600", "/stream?delay=600"])
+def test_django_cancels_a_view_when_its_client_leaves(serve: Serve, data: Path, path: str) -> None:
+    server = serve("project.asgi", cwd=PROJECT, env={"PROJECT_DATA": str(data)})
+    server.tolerate("Warning: ")
+    server.wait_until_ready()
+    raw = server.send(request_bytes(path))
+    wait_for(lambda: in_flight(server) == 1)
+
+    raw.close()
+
+    wait_for(lambda: in_flight(server) == 0, what="the end of the request")
