@@ -24,6 +24,8 @@ COMMANDS = {
     "workers": ("forkmaster.cli.workers", "Show the kinds of worker."),
     "schema": ("forkmaster.cli.schema", "Print the JSON Schema of forkmaster.toml."),
     "completion": ("forkmaster.cli.completion", "Print what completes our commands in a shell."),
+    "init": ("forkmaster.cli.init", "Write files for deployment, fitted to the project here."),
+    "migrate": ("forkmaster.cli.migrate", "Print the configuration that an uwsgi.ini amounts to."),
     "status": ("forkmaster.cli.status", "Show the server and its workers."),
     "top": ("forkmaster.cli.top", "Watch the workers live."),
     "incidents": ("forkmaster.cli.status:incidents", "Show the last hangs and abnormal deaths."),
@@ -40,7 +42,7 @@ COMMANDS = {
 
 # Names of commands to come.  Taken now, so that no application's name changes its meaning later.
 RESERVED = {
-    *("health", "incidents", "init", "loglevel", "migrate", "recycle", "reload", "reopen"),
+    *("health", "incidents", "loglevel", "recycle", "reload", "reopen"),
     *("rollback", "scale", "stacks", "status", "stop", "top", "upgrade"),
 } - set(COMMANDS)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 def find_application(folder: Path) -> str | None:
     """The application as MODULE:ATTRIBUTE; None if the folder holds no Django project."""
-    settings = _settings_module(folder / "manage.py")
+    settings = settings_module(folder / "manage.py")
     if settings is None:
         return None
     path = folder.joinpath(*settings.split("."))
@@ -28,7 +28,7 @@ def find_application(folder: Path) -> str | None:
     return f"{package}.wsgi:application" if (folder / package / "wsgi.py").is_file() else None
 
 
-def _settings_module(manage: Path) -> str | None:
+def settings_module(manage: Path) -> str | None:
     """What manage.py makes the default of DJANGO_SETTINGS_MODULE."""
     for node in ast.walk(_parsed(manage)):
         match node:

@@ -71,8 +71,8 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
          "forkmaster: got unexpected extra argument (c:d); see forkmaster --help"),
         ([" "], 2, "forkmaster: the application is a blank; "
                    "is there a space after the backslash at the end of a line?"),
-        (["migrate"], 2, "forkmaster: migrate is the name of a command that is not built yet; "
-                        "for the module of that name write migrate:application"),
+        (["upgrade"], 2, "forkmaster: upgrade is the name of a command that is not built yet; "
+                        "for the module of that name write upgrade:application"),
         (["-w", "3", "check"], 2, "forkmaster: check is a command and must come first: "
                                   "forkmaster check …; "
                                   "for the module of that name write check:application"),

@@ -47,7 +47,8 @@ def test_completion_prints_a_script(shell: str, capsys: pytest.CaptureFixture[st
         (["-w", "3"], "--bac", ["--backlog"]),
         (["check"], "--bac", ["--backlog"]),
         (["completion"], "z", ["zsh"]),
-        (["migrate"], "--bac", ["--backlog"]),  # not a command yet, so an application
+        (["project.wsgi"], "--bac", ["--backlog"]),
+        (["init"], "sys", ["systemd"]),
     ],
 )
 def test_commands_and_options_are_completed(before: list[str], word: str, found: list[str]) -> None:
