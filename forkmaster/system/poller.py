@@ -95,12 +95,13 @@ class Waker:
 
         After `close` it does nothing: a signal may come later than the end of the loop.
         """
-        if self._write < 0:
+        fd = self._write
+        if fd < 0:
             return
         try:
-            os.write(self._write, b"\1\0\0\0\0\0\0\0")
-        except BlockingIOError:
-            pass  # full, so it is readable already
+            os.write(fd, b"\1\0\0\0\0\0\0\0")
+        except OSError:
+            pass  # full, so it is readable already; or closed this moment by its own thread
 
     def clear(self) -> None:
         """Make it unreadable again.  Before looking at what was changed, or a wake is lost."""

@@ -365,14 +365,14 @@ class Reactor:
             connection.host = host
             connection.port = port = str(address[1])
             connection.client = f"{host}:{port}".encode("ascii")
+        self._connections[connection.fd] = connection
+        self._published()
         if self.config.proxy_protocol != "off":
             if not listener.is_unix and connection.host not in self._proxies:
                 log.warning("%s is not in proxy_allow_ips; closing the connection", connection.host)
-                sock.close()
+                self._linger(connection)
                 return
             connection.state = PROXY
-        self._connections[connection.fd] = connection
-        self._published()
         # Before it is registered: of a connection for one request the poller never hears.
         self._ready(connection)
 

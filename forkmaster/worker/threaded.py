@@ -58,6 +58,7 @@ class _Thread:
         self.context = context
         self.spare_contexts: list[Context] = []
         self.native_id = 0
+        self.is_free = True  # and in the list of those
 
 
 class ThreadedWorker(Reactor):
@@ -163,6 +164,7 @@ class ThreadedWorker(Reactor):
                 self._queue.append(exchange)
                 return
             thread = self._free.pop()
+            thread.is_free = False
             if not self._free:
                 self._leave_listeners()
         thread.inbox.put(exchange)
@@ -250,9 +252,11 @@ class ThreadedWorker(Reactor):
                 if self._queue:
                     return self._queue.popleft()
                 if not self._held:
-                    self._free.append(thread)
-                    if len(self._free) == 1 and not self._register_at:
-                        self._take_connections()
+                    if not thread.is_free:
+                        thread.is_free = True
+                        self._free.append(thread)
+                        if len(self._free) == 1 and not self._register_at:
+                            self._take_connections()
                     break
                 connection = self._held.popleft()
                 self._held_since = monotonic_ns()
@@ -262,7 +266,8 @@ class ThreadedWorker(Reactor):
         exchange = thread.inbox.get()
         # It may be work that was begun here and came while this thread counted as free.
         with self._lock:
-            if thread in self._free:
+            if thread.is_free:
+                thread.is_free = False
                 self._free.remove(thread)
         return exchange
 
@@ -349,7 +354,10 @@ class ThreadedWorker(Reactor):
             unlisted = connection.deadline < connection.listed
             # First idle, then in the poller: from there on it is the reactor's again.
             self._idle[connection.fd] = connection
-            self._wait_for(connection, READ)
+            try:
+                self._wait_for(connection, READ)
+            except (OSError, ValueError):
+                return  # the worker was told to quit, and has closed everything
             if unlisted:
                 self._give_back(self._relist, connection)
         else:

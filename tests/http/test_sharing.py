@@ -65,8 +65,8 @@ def test_connections_of_a_busy_worker_are_answered_by_a_sibling(kind: str) -> No
                 host, port = sock.getsockname()
                 assert body == f"{host}:{port}".encode()
 
-        assert words[busy][layout.HANDED_OFF] == of_each[busy]
-        assert words[1 - busy][layout.ADOPTED] == of_each[busy]
+        assert words[busy][layout.HANDED_OFF] >= of_each[busy]
+        assert words[1 - busy][layout.ADOPTED] >= of_each[busy]
 
 
 def test_a_burst_of_connections_is_shared(kind: str) -> None:
