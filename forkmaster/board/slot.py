@@ -58,6 +58,11 @@ class Slot:
         """Record that the worker's loop runs now."""
         self.words[layout.BEAT] = monotonic_ns()
 
+    def extend(self, seconds: float) -> None:
+        """Ask not to be judged for so long: neither the beat nor the requests in flight."""
+        until = monotonic_ns() + int(seconds * 1e9)
+        self.words[layout.EXTENDED] = max(self.words[layout.EXTENDED], until)
+
     def last_beat(self) -> float:
         """The monotonic time of the last beat in seconds; 0.0 before the first."""
         return self.words[layout.BEAT] / 1e9

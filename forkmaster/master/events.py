@@ -36,7 +36,7 @@ class Pulse:
     extended: float = 0.0
     """The application asked not to be judged before this time."""
     cancels: bool = False
-    """Whether the worker gives up overdue requests itself, so that the master waits longer."""
+    """Whether the worker gives up overdue requests itself, being busy with others too."""
 
 
 @dataclass(frozen=True)

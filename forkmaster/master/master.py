@@ -67,6 +67,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("forkmaster.error")
 
+# The kinds of worker that serve several requests at once.
+MANY_AT_ONCE = frozenset(map(layout.KINDS.index, ("threaded", "asgi")))
+
 LONGEST_WAIT = 3600.0  # seconds: poll takes milliseconds in an int, and infinity does not fit
 
 SIGNALS = (
@@ -826,9 +829,6 @@ def policy_of(config: Config) -> Policy:
     )
 
 
-ASGI = layout.KINDS.index("asgi")
-
-
 def pulse_of(process: Process, requests: bool) -> events.Pulse:
     """What the slot of a child says, as far as deadlines go.
 
@@ -839,7 +839,7 @@ def pulse_of(process: Process, requests: bool) -> events.Pulse:
         beat=words[layout.BEAT] / 1e9,
         oldest=oldest_request(process.slot) if requests else 0.0,
         extended=words[layout.EXTENDED] / 1e9,
-        cancels=words[layout.KIND] == ASGI,
+        cancels=words[layout.KIND] in MANY_AT_ONCE,
     )
 
 

@@ -470,8 +470,8 @@ class Supervisor:
         # A request that starts after our last look cannot be overdue before a whole timeout.
         since = child.pulse.oldest or child.heard
         looks = [child.deadline]
-        if policy.request_timeout:
-            looks.append(max(since + _request_patience(child, policy), child.pulse.extended))
+        if policy.request_timeout and not (child.pulse.cancels and child.recycle):
+            looks.append(self._overdue_at(child, since))
         if policy.slow_request:
             shown = child.pulse.oldest and child.dumped == child.pulse.oldest
             looks.append((child.heard if shown else since) + policy.slow_request)
@@ -490,16 +490,29 @@ class Supervisor:
                 since = max(child.pulse.beat, child.ready_at or 0.0)
             yield from self._miss(child, _overdue(missed, now - since, patience), now)
 
+    def _overdue_at(self, child: Child, start: float) -> float:
+        """When a request of a worker that began at `start` is judged to have taken too long."""
+        policy = self._policy_of(child)
+        # A worker that can give one up and go on with the others gets the time to do so.
+        grace = policy.kill_timeout if child.pulse.cancels else 0.0
+        return max(start + policy.request_timeout, child.pulse.extended) + grace
+
     def _judge_request(self, child: Child, now: float) -> Iterator[Action]:
         policy, start = self._policy_of(child), child.pulse.oldest
         if not start:
             return
         age = now - start
-        if policy.request_timeout and now >= max(
-            start + _request_patience(child, policy), child.pulse.extended
-        ):
+        if policy.request_timeout and now >= self._overdue_at(child, start):
             limit = f"request_timeout {policy.request_timeout:g} s"
-            yield from self._miss(child, f"served one request for {age:.1f} s ({limit})", now)
+            reason = f"served one request for {age:.1f} s ({limit})"
+            # One that does not even beat any more lets no other request finish either.
+            is_stuck = now - child.pulse.beat >= max(1.0, policy.kill_timeout)
+            if is_stuck or not child.pulse.cancels:
+                yield from self._miss(child, reason, now)
+            elif not child.recycle:
+                # The others that it serves are not to blame: they finish while it drains.
+                child.recycle = reason
+                yield Dump(child.serial, f"{reason} and cannot give it up")
         elif policy.slow_request and age >= policy.slow_request and child.dumped != start:
             child.dumped = start
             yield Dump(child.serial, f"slow request (slow_request {policy.slow_request:g} s)")
@@ -732,13 +745,6 @@ class Supervisor:
 
 def _end(status: int | None) -> str:
     return "was killed" if status is None else f"exited with status {status}"
-
-
-def _request_patience(child: Child, policy: Policy) -> float:
-    """How long a request may run before its worker is aborted."""
-    # A worker that cancels an overdue request lives, unless the request resists: it has as long
-    # for its end as a worker that is aborted.
-    return policy.request_timeout + (policy.kill_timeout if child.pulse.cancels else 0.0)
 
 
 def _overdue(state: State, seconds: float, patience: float) -> str:

@@ -202,7 +202,9 @@ class AsgiWorker:
         if limit:
             before = now - int(limit * 1e9)
             for exchange in list(self.exchanges):
-                if 0 < exchange.began < before and not exchange.response_complete:
+                if exchange.response_complete or exchange.extended > now:
+                    continue
+                if 0 < exchange.began < before:
                     exchange.time_out(limit)
 
     def _woken(self) -> None:

@@ -38,6 +38,7 @@ from forkmaster.http.streamed import StreamedBody, StreamedChunks, StreamedLengt
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
+    from forkmaster.board.slot import Slot
     from forkmaster.config.table import Config
     from forkmaster.http.response import Tails
     from forkmaster.http.scope import Fields, ScopeReader
@@ -83,6 +84,7 @@ class Owner(Protocol):
     loop: asyncio.AbstractEventLoop
     own: int
     """Of OWN_DATE and OWN_SERVER those that no answer gets from us."""
+    slot: Slot
     tails: Tails
     words: memoryview[int]
 
@@ -270,6 +272,7 @@ class HTTPConnection(asyncio.Protocol):
             return
         keep_alive = fields.keep_alive if is_http11 else fields.keep_alive_http10
         exchange = Exchange(self, scope, head, keep_alive and not self._ended, is_http11)
+        scope["forkmaster.extend_timeout"] = exchange.extend_timeout
         self._exchange = exchange
         if body is not None:
             self._body = exchange.body = body
@@ -476,6 +479,7 @@ class Exchange:
         "client_closes",
         "connection",
         "expects_continue",
+        "extended",
         "has_begun",
         "head",
         "is_disconnected",
@@ -515,6 +519,7 @@ class Exchange:
         self.is_lost = False  # nothing can be sent any more
         self.refused = 0  # the status that the server answered in the application's place
         self.timed_out = False
+        self.extended = 0  # monotonic_ns() before which it is not timed out
         self.start: Message | None = None
         self._answer: tuple[list[bytes], int, int] | None = None
         self.has_begun = False  # the head of the answer is written
@@ -555,6 +560,12 @@ class Exchange:
                 self._book()
             if owner.is_draining:
                 owner.look_whether_drained()
+
+    def extend_timeout(self, seconds: float) -> None:
+        """What the application calls when it knows that it will take long."""
+        self.extended = max(self.extended, monotonic_ns() + int(seconds * 1e9))
+        # The loop too: whoever asks may be about to block it.
+        self.connection.owner.slot.extend(seconds)
 
     async def receive(self) -> Message:
         """The next event of this request, as ASGI has it."""

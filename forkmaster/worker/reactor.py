@@ -270,6 +270,7 @@ class Reactor:
             "wsgi.run_once": False,
             "wsgi.file_wrapper": FileWrapper,
             "wsgi.input_terminated": True,
+            "forkmaster.extend_timeout": self._slot.extend,
             "SERVER_SOFTWARE": f"forkmaster/{__version__}",
             "SERVER_NAME": "localhost" if is_unix else name[0],
             "SERVER_PORT": "80" if is_unix else str(name[1]),

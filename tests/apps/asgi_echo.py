@@ -24,6 +24,9 @@ async def http(scope, receive, send):
         raise SystemExit(int(query or 0))
     if path == "/os_exit":
         os._exit(int(query or 0))
+    if path == "/extend":
+        scope["forkmaster.extend_timeout"](30)
+        await asyncio.sleep(float(query))
     if path == "/block":  # the whole loop, as a careless view does
         time.sleep(float(query or 600))
     if path == "/slow":

@@ -13,6 +13,9 @@ def application(environ, start_response):
         sys.exit(int(query or 0))
     if path == "/os_exit":
         os._exit(int(query or 0))
+    if path == "/extend":
+        environ["forkmaster.extend_timeout"](30)
+        time.sleep(float(query))
     if path in ("/block", "/slow"):
         time.sleep(float(query or (600 if path == "/block" else 0)))
     if path == "/stream":

@@ -428,32 +428,6 @@ def test_an_application_is_told_that_its_worker_stops(serve: Serve) -> None:
     assert server.wait() == 0
 
 
-def test_a_request_that_takes_too_long_is_cancelled_and_the_worker_lives(serve: Serve) -> None:
-    server = serve("--request-timeout", "0.5", "asgi_echo").wait_until_ready()
-    server.expect("longer than request_timeout")
-    before = server.workers()
-
-    status = server.get("/slow?600").status
-
-    assert status == 504
-    assert server.get("/pid").status == 200
-    assert server.workers() == before
-
-
-def test_a_view_that_resists_its_cancellation_is_the_masters(serve: Serve) -> None:
-    server = serve(
-        "--request-timeout", "0.5", "--kill-timeout", "1", "asgi_echo"
-    ).wait_until_ready()
-    server.expect("longer than request_timeout|served one request for")
-    server.tolerate("stood here|asleep|Task|File")
-
-    with server.send(request_bytes("/stubborn")) as raw:
-        received = read_all(raw)
-
-    assert received == b""
-    server.wait_for_line("served one request for .*request_timeout")
-
-
 def test_a_class_of_a_gunicorn_file_is_heard(serve: Serve, tmp_path: Path) -> None:
     conf = tmp_path / "gunicorn.py"
     conf.write_text(

@@ -9,6 +9,7 @@ import pytest
 
 from forkmaster.master.actions import (
     Abort,
+    Action,
     Adopt,
     Commit,
     Delay,
@@ -16,6 +17,7 @@ from forkmaster.master.actions import (
     Execute,
     Halt,
     Refuse,
+    Retire,
     RollBack,
     Wait,
 )
@@ -700,18 +702,6 @@ def test_a_request_older_than_request_timeout_aborts_its_worker() -> None:
     assert actions[0] == Abort(1, reason)
 
 
-def test_a_worker_that_cancels_overdue_requests_itself_is_waited_for() -> None:
-    fleet = Fleet(workers=1, timeout=0.0, request_timeout=10.0, kill_timeout=5.0)
-    fleet.serve()
-    fleet.now = 112.0
-
-    pulses = Pulses({1: Pulse(112.0, oldest=101.0, cancels=True)})
-
-    assert fleet.tell(pulses) == []
-    assert fleet.supervisor.next_deadline() == 116.0
-    assert signalled(fleet.at(116.0)) == [(1, "SIGABRT")]
-
-
 def test_a_request_that_ended_is_not_judged() -> None:
     fleet = Fleet(workers=1, timeout=0.0, request_timeout=10.0)
     fleet.serve()
@@ -722,6 +712,38 @@ def test_a_request_that_ended_is_not_judged() -> None:
 
     assert fleet.beat(1) == []
     assert fleet.supervisor.next_deadline() == 121.0
+
+
+def story_of_many(age: float) -> tuple[Fleet, list[Action]]:
+    """A threaded or asgi worker whose oldest request is so old."""
+    fleet = Fleet(workers=1, timeout=0.0, request_timeout=10.0, kill_timeout=5.0)
+    fleet.serve()
+    fleet.now = 100.0 + age
+    return fleet, fleet.tell(Pulses({1: Pulse(fleet.now, oldest=100.0, cancels=True)}))
+
+
+def test_a_worker_that_can_give_a_request_up_gets_the_time_to_do_so() -> None:
+    fleet, actions = story_of_many(age=14.9)
+
+    assert actions == []
+    assert fleet.supervisor.next_deadline() == 115.0
+
+
+def test_one_whose_loop_does_not_run_is_aborted() -> None:
+    fleet, _ = story_of_many(age=10.0)
+
+    assert signalled(fleet.at(115.0)) == [(1, "SIGABRT")]
+
+
+def test_one_that_cannot_is_replaced_and_the_other_requests_finish() -> None:
+    fleet, actions = story_of_many(age=15.0)
+
+    reason = "served one request for 15.0 s (request_timeout 10 s)"
+    assert actions[0] == Dump(1, f"{reason} and cannot give it up")
+    assert spawned(actions) == [(2, 0)]
+    assert signalled(actions) == []
+    assert fleet.supervisor.next_deadline() > fleet.now
+    assert fleet.ready(2) == [Retire(1, reason)]
 
 
 def test_an_extension_asked_for_by_the_application_is_granted() -> None:

@@ -227,6 +227,7 @@ def test_the_scope(slot: Slot) -> None:
     ask(application, slot, request(b"GET /a%20b/%C3%A9?x=%20 HTTP/1.1", b"HOST: a", b"X-Y:  b\t"))
 
     (scope,) = application.scopes
+    assert callable(scope.pop("forkmaster.extend_timeout"))
     assert scope == {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
