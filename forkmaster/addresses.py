@@ -69,6 +69,9 @@ def parse_address(text: str, default_host: str = "127.0.0.1") -> Address:
         return _parse_descriptor(text)
     if "\0" in text:
         raise ValueError(f"{text!r} contains a NUL character")
+    if not text.isprintable():
+        # Escaped: a message is one line.
+        raise ValueError(f"{text!r} is not an address")
     if text.startswith(("http://", "https://")):
         raise ValueError(f'"{text}" is a URL; write HOST:PORT, without http://')
     bare = text.removeprefix("tcp://")

@@ -60,6 +60,7 @@ def test_an_address_has_one_canonical_text(text: str, canonical: str) -> None:
         ("[::1]80", '"[::1]80" is not an IPv6 address with a port; write it as [::1]:8000'),
         ("[name]:80", '"[name]:80" is not an IPv6 address with a port; write it as [::1]:8000'),
         ("host:http", '"http" is not a port number, in "host:http"; write HOST:PORT'),
+        ("0\n0", r"'0\n0' is not an address"),
         ("host:-1", '"-1" is not a port number, in "host:-1"; write HOST:PORT'),
         ("host:８０", '"８０" is not a port number, in "host:８０"; write HOST:PORT'),
         ("host:", '"" is not a port number, in "host:"; write HOST:PORT'),
