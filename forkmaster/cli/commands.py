@@ -32,6 +32,7 @@ COMMANDS = {
     "health": ("forkmaster.cli.status:health", "Exit with 0 if the server is ready."),
     "reload": ("forkmaster.cli.orders:reload", "Replace workers, configuration and code."),
     "rollback": ("forkmaster.cli.orders:rollback", "Go back to the generation before."),
+    "upgrade": ("forkmaster.cli.orders:upgrade", "Become the program that is installed now."),
     "scale": ("forkmaster.cli.orders:scale", "Change the number of workers."),
     "recycle": ("forkmaster.cli.orders:recycle", "Replace one worker, or all of them."),
     "stacks": ("forkmaster.cli.orders:stacks", "Show where the workers stand in their code."),

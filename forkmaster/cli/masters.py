@@ -11,6 +11,7 @@ import os
 import pwd
 import select
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 import click
 
 from forkmaster.board import board
-from forkmaster.board.notice import read_notice
+from forkmaster.board.notice import Notice, Outcome, read_notice
 from forkmaster.board.reader import BoardFolder, find_boards
 from forkmaster.errors import ForkmasterError
 from forkmaster.master import protocol
@@ -32,6 +33,10 @@ EXIT_PATIENCE = 10.0  # seconds between its last answer and its exit: pid file, 
 
 class MasterError(ForkmasterError):
     """There is no master to command, or it failed to do what was asked."""
+
+
+class GoneError(MasterError):
+    """The master ended, or became another program, before it had answered."""
 
 
 def options() -> list[click.Parameter]:
@@ -91,7 +96,31 @@ def ask(
             raise MasterError(f"master {found.pid} does not answer") from None
         except ConnectionError:
             pass
-    raise MasterError(f"master {found.pid} ended before it had answered")
+    raise GoneError(f"master {found.pid} ended before it had answered")
+
+
+def wait_for_outcome(found: BoardFolder, before: Outcome | None) -> Notice:
+    """The notice with the outcome of the reload that follows an upgrade; blocks until then.
+
+    Raises MasterError if the server ends, or the reload fails.
+    """
+    while True:
+        notice = _notice_of(found)
+        if notice is None or not board.is_held(found.path):
+            raise MasterError(f"master {found.pid} has ended")
+        outcome = notice.outcome
+        if outcome is not None and outcome != before and notice.state == "serving":
+            if outcome.result != "committed":
+                raise MasterError(f"the workers could not be replaced: {outcome.reason}")
+            return notice
+        time.sleep(0.1)
+
+
+def _notice_of(found: BoardFolder) -> Notice | None:
+    try:
+        return read_notice(found.path)
+    except OSError:
+        return None
 
 
 def wait_for_exit(found: BoardFolder) -> None:
@@ -144,10 +173,7 @@ def _nobody(pid: int | None, root: Path | None, mine: list[BoardFolder]) -> str:
 
 def _about(found: BoardFolder) -> str:
     """What to know a master by."""
-    try:
-        notice = read_notice(found.path)
-    except OSError:
-        notice = None
+    notice = _notice_of(found)
     if notice is None:
         return ""
     return f"  serves {notice.app} on {', '.join(each.address for each in notice.listeners)}"

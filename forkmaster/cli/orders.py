@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from forkmaster.board.notice import read_notice
 from forkmaster.cli import masters
 from forkmaster.master import protocol
 
@@ -37,6 +38,33 @@ def rollback() -> click.Command:
     return _order(
         "rollback", "Go back to the generation before the last reload.", protocol.Rollback
     )
+
+
+def upgrade() -> click.Command:
+    return click.Command(
+        "upgrade",
+        params=masters.options(),
+        callback=_upgrade,
+        help=(
+            "Become the forkmaster, and the Python, that is installed now, with the same pid and "
+            "without losing a connection; then replace the workers."
+        ),
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def _upgrade(pid: int | None, root: Path | None) -> int:
+    found = masters.choose(pid, root)
+    say = _teller()
+    before = read_notice(found.path)
+    try:
+        masters.ask(found, protocol.Upgrade(), say)
+    except masters.GoneError:
+        # It has become the new program, or has ended: the board tells.
+        say("the master is another program now")
+    notice = masters.wait_for_outcome(found, before.outcome if before else None)
+    print(f"forkmaster {notice.version} serves, generation {notice.generation}")
+    return 0
 
 
 def scale() -> click.Command:

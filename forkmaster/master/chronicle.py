@@ -55,7 +55,7 @@ class Chronicle:
                     self._reasons[serial] = reason
                 case actions.Commit(generation):
                     self._ended("committed", generation, "", at)
-                case actions.Refuse(reason) if not isinstance(event, events.Rollback):
+                case actions.Refuse(reason, "reload") if not isinstance(event, events.Rollback):
                     self._ended("refused", serving, reason, at)
                 case actions.RollBack(_, reason):
                     self._ended("rolled_back", serving, reason, at)

@@ -65,7 +65,7 @@ class Orders:
             case protocol.Rollback():
                 return self._rollback(say)
             case protocol.Upgrade():
-                raise OrderError("upgrade is not built yet")
+                return self._upgrade(say)
             case protocol.Scale(workers):
                 return self._scale(workers, say)
             case protocol.Recycle(serial):
@@ -92,12 +92,28 @@ class Orders:
                 proposed = True
             for action in done:
                 match action:
-                    case actions.Refuse(reason) if not proposed and event != events.Rollback():
+                    case actions.Refuse(reason, "reload") if not (
+                        proposed or isinstance(event, events.Rollback)
+                    ):
                         raise OrderError(f"reload refused: {reason}")
                     case _:
                         outcome = _outcome(action, generation, "reload")
                         if outcome is not None:
                             return outcome
+
+    def _upgrade(self, say: Callable[[str], None]) -> Conversation:
+        """If all goes well this ends with the connection: nothing of us survives the exec."""
+        self._refuse_if_stopping()
+        self.decide(events.Upgrade())
+        while True:
+            _, done = yield from self._heard(say)
+            for action in done:
+                match action:
+                    case actions.Refuse(reason, "upgrade"):
+                        raise OrderError(f"upgrade refused: {reason}")
+                    case actions.Execute():
+                        # It was performed, and we are still here.
+                        raise OrderError("upgrade refused; the error log says why")
 
     def _rollback(self, say: Callable[[str], None]) -> Conversation:
         self._refuse_if_stopping()

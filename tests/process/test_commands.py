@@ -314,3 +314,31 @@ def test_incidents_tell_what_was_served_and_where_it_stood(serve: Serve) -> None
     assert "wsgi_echo.py" in text
     assert record["cause"] == "timeout"
     slow.close()
+
+
+def test_upgrade_waits_until_the_new_program_serves(serve: Serve) -> None:
+    server = serve("-w", "2", "wsgi_echo").wait_until_ready(2)
+    before = set(server.workers())
+
+    with Load(server) as load:
+        done = command(server, "upgrade")
+        load.wait_for_answers(10)
+
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"forkmaster \S+ serves, generation 1\n", done.stdout)
+    assert load.lost == []
+    assert server.process.poll() is None
+    wait_for(lambda: not before & set(server.workers()))
+
+
+def test_upgrade_to_what_cannot_serve_is_refused(serve: Serve, site: Path) -> None:
+    (site / "conf.py").write_text("workers = 1\n")
+    server = serve("-c", "conf.py", "shop", cwd=site).wait_until_ready()
+    (site / "conf.py").write_text("workers = -1\n")
+    server.expect("upgrade refused")
+
+    done = command(server, "upgrade")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("forkmaster: upgrade refused: ")
+    assert server.get("/").body == b"one\n"

@@ -204,6 +204,32 @@ def test_a_stop_ends_a_reload(fleet: Listened) -> None:
     assert client.listen().error == "the server stops"
 
 
+def test_an_upgrade_to_a_program_that_cannot_take_over_is_refused(fleet: Listened) -> None:
+    client = Client(fleet).ask(protocol.Upgrade())
+    assert client.waits
+
+    fleet.tell(events.Exited(3, 5, "workers: -1 is no number"))
+
+    assert client.listen().error == "upgrade refused: workers: -1 is no number"
+
+
+def test_an_upgrade_during_a_reload_is_refused_and_the_reload_goes_on(fleet: Listened) -> None:
+    reload = Client(fleet).ask(protocol.Reload())
+    upgrade = Client(fleet).ask(protocol.Upgrade())
+    reload.heard = list(upgrade.heard)
+
+    assert upgrade.error == "upgrade refused: a reload or an upgrade is under way"
+    assert reload.listen().waits
+
+
+def test_an_upgrade_after_which_we_are_still_here_has_failed(fleet: Listened) -> None:
+    client = Client(fleet).ask(protocol.Upgrade())
+
+    fleet.exits(3, 0)  # the new program could take over; the exec failed
+
+    assert client.listen().error == "upgrade refused; the error log says why"
+
+
 def test_a_rollback_goes_back(fleet: Listened) -> None:
     fleet.reload(workers=2)
     fleet.settle()
