@@ -12,8 +12,6 @@ import importlib
 import click
 from click.shell_completion import CompletionItem
 
-from forkmaster.errors import UsageError
-
 DEFAULT = "serve"
 
 # Name: what makes it, as MODULE or MODULE:FUNCTION, and what it does.
@@ -40,12 +38,6 @@ COMMANDS = {
     "loglevel": ("forkmaster.cli.orders:loglevel", "Write more, or less, into the error log."),
     "stop": ("forkmaster.cli.orders:stop", "Stop the server."),
 }
-
-# Names of commands to come.  Taken now, so that no application's name changes its meaning later.
-RESERVED = {
-    *("health", "incidents", "loglevel", "recycle", "reload", "reopen"),
-    *("rollback", "scale", "stacks", "status", "stop", "top", "upgrade"),
-} - set(COMMANDS)
 
 
 class Forkmaster(click.Group):
@@ -77,11 +69,6 @@ class Forkmaster(click.Group):
         first = args[0] if args else None
         if ctx.resilient_parsing and first is None:
             return super().parse_args(ctx, args)  # a shell wants the commands completed
-        if first in RESERVED and not ctx.resilient_parsing:
-            raise UsageError(
-                f"{first} is the name of a command that is not built yet; "
-                f"for the module of that name write {first}:application"
-            )
         if first not in COMMANDS:
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)

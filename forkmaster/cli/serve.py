@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from forkmaster.cli.commands import COMMANDS, RESERVED
+from forkmaster.cli.commands import COMMANDS
 from forkmaster.cli.options import Command, given_by_everything
 from forkmaster.config.sources import Loaded, load
 from forkmaster.errors import UsageError
@@ -68,7 +68,7 @@ def refuse_slips(app: str | None) -> None:
         raise UsageError(
             "the application is a blank; is there a space after the backslash at the end of a line?"
         )
-    commands = [*COMMANDS, *RESERVED]
+    commands = list(COMMANDS)
     if app in commands:
         raise UsageError(
             f"{app} is a command and must come first: forkmaster {app} …; "

@@ -71,8 +71,6 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
          "forkmaster: got unexpected extra argument (c:d); see forkmaster --help"),
         ([" "], 2, "forkmaster: the application is a blank; "
                    "is there a space after the backslash at the end of a line?"),
-        (["upgrade"], 2, "forkmaster: upgrade is the name of a command that is not built yet; "
-                        "for the module of that name write upgrade:application"),
         (["-w", "3", "check"], 2, "forkmaster: check is a command and must come first: "
                                   "forkmaster check …; "
                                   "for the module of that name write check:application"),
@@ -113,10 +111,6 @@ def test_a_module_with_the_name_of_a_command_is_reached_with_a_colon(
 
     assert forkmaster("check", "status:application") == 0
     assert "status:application can be loaded: WSGI, for sync workers" in capsys.readouterr().out
-
-
-def test_no_name_of_a_command_is_both_taken_and_reserved() -> None:
-    assert not set(commands.COMMANDS) & commands.RESERVED
 
 
 # check
