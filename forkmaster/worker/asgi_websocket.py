@@ -188,6 +188,7 @@ class Session:
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         owner, request = self._owner, self._request
+        self._request = scope  # or thousands of idle websockets would keep two scopes each
         ledger = owner.ledger
         began = monotonic_ns()
         if began >= owner.date_expires:

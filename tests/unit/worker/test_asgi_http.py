@@ -11,6 +11,9 @@ import pytest
 
 from forkmaster.board import layout
 from forkmaster.board.slot import Slot
+from tests.http.test_answers import REFUSED as ANSWERS
+from tests.unit.http.test_body import REFUSED as BODY
+from tests.unit.http.test_head import REFUSED as HEAD
 from tests.unit.worker.asgi_talk import RECORDS, Application, Talk, settle, statuses
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -83,78 +86,19 @@ def request(*lines: bytes, body: bytes = b"") -> bytes:
 
 # --- What is refused ----------------------------------------------------------------------------
 
-REFUSED = {
-    "HTTP/0.9": (b"GET /\r\n\r\n", 400),
-    "HTTP/2.0": (request(b"GET / HTTP/2.0", b"Host: a"), 505),
-    "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
-    "HTTP/1.2": (request(b"GET / HTTP/1.2", b"Host: a"), 505),
-    "no Host": (request(b"GET / HTTP/1.1"), 400),
-    "two Hosts": (request(b"GET / HTTP/1.1", b"Host: a", b"Host: a"), 400),
-    "a Host with a path": (request(b"GET / HTTP/1.1", b"Host: a/b"), 400),
-    "a Host with a user": (request(b"GET / HTTP/1.1", b"Host: u@a"), 400),
-    "a Host with a space": (request(b"GET / HTTP/1.1", b"Host: a b"), 400),
-    "a port that is none": (request(b"GET / HTTP/1.1", b"Host: a:8x"), 400),
-    "GET *": (request(b"GET * HTTP/1.1", b"Host: a"), 400),
-    "a relative target": (request(b"GET a HTTP/1.1", b"Host: a"), 400),
-    "CONNECT": (request(b"CONNECT a:1 HTTP/1.1", b"Host: a:1"), 501),
-    "a fragment": (request(b"GET /#a HTTP/1.1", b"Host: a"), 400),
-    "two spaces": (request(b"GET  / HTTP/1.1", b"Host: a"), 400),
-    "bare LF": (b"GET / HTTP/1.1\nHost: a\n\n", 400),
-    "bare CR": (request(b"GET / HTTP/1.1", b"Host: a", b"X: a\rb"), 400),
-    "NUL": (request(b"GET / HTTP/1.1", b"Host: a", b"X: a\0b"), 400),
-    "a folded line": (request(b"GET / HTTP/1.1", b"Host: a", b"X: a", b" b"), 400),
-    "a space before the colon": (request(b"GET / HTTP/1.1", b"Host: a", b"X : a"), 400),
-    "no name": (request(b"GET / HTTP/1.1", b"Host: a", b": a"), 400),
-    "two lengths": (
-        request(b"POST / HTTP/1.1", b"Host: a", b"Content-Length: 1", b"Content-Length: 1"),
-        400,
-    ),
-    "a list of lengths": (
-        request(b"POST / HTTP/1.1", b"Host: a", b"Content-Length: 5, 5", body=b"12345"),
-        400,
-    ),
-    "a sign": (request(b"POST / HTTP/1.1", b"Host: a", b"Content-Length: +1", body=b"x"), 400),
-    "length and chunks": (
-        request(
-            b"POST / HTTP/1.1", b"Host: a", b"Content-Length: 3", b"Transfer-Encoding: chunked"
-        ),
-        400,
-    ),
-    "chunks in HTTP/1.0": (
-        request(b"POST / HTTP/1.0", b"Host: a", b"Transfer-Encoding: chunked"),
-        400,
-    ),
-    "a coding": (
-        request(b"POST / HTTP/1.1", b"Host: a", b"Transfer-Encoding: gzip, chunked"),
-        501,
-    ),
-    "chunked twice": (
-        request(b"POST / HTTP/1.1", b"Host: a", b"Transfer-Encoding: chunked, chunked"),
-        400,
-    ),
-    "an expectation": (request(b"GET / HTTP/1.1", b"Host: a", b"Expect: 200-ok"), 417),
-    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
-    "a long line": (request(b"GET /" + 9000 * b"a" + b" HTTP/1.1", b"Host: a"), 414),
-    "a long line without an end": (b"GET /" + 9000 * b"a", 414),
-    "many fields": (request(b"GET / HTTP/1.1", b"Host: a", *101 * [b"X: a"]), 431),
-    "a large field": (request(b"GET / HTTP/1.1", b"Host: a", b"X: " + 9000 * b"a"), 431),
-    "a large name": (request(b"GET / HTTP/1.1", b"Host: a", 9000 * b"a" + b": x"), 431),
-    "a large head": (request(b"GET / HTTP/1.1", b"Host: a", *20 * [b"X: " + 8000 * b"a"]), 431),
-    "a large head without an end": (
-        b"GET / HTTP/1.1\r\nHost: a\r\n" + 20 * (b"X: " + 8000 * b"a" + b"\r\n"),
-        431,
-    ),
+# The tables of the sync worker: one set of rules serves both.
+HEADS: dict[str, tuple[int, bytes]] = {
+    **{f"head: {name}": (status, head + b"\r\n\r\n") for name, (status, head) in HEAD.items()},
+    **{f"answer: {name}": case for name, case in ANSWERS.items() if "body" not in name},
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-@pytest.mark.parametrize("step", [0, 61])
-def test_what_is_refused(slot: Slot, case: str, step: int) -> None:
-    data, status = REFUSED[case]
-    pieces = [data[at : at + step] for at in range(0, len(data), step)] if step else [data]
+@pytest.mark.parametrize("case", HEADS)
+def test_a_head_that_is_refused(slot: Slot, case: str) -> None:
+    status, data = HEADS[case]
     application = Recorder()
 
-    talk = ask(application, slot, *pieces)
+    talk = ask(application, slot, data, limit_request_body=1000)
 
     assert statuses(talk.written) == [status]
     assert b"\r\nConnection: close\r\n" in talk.written
@@ -164,27 +108,13 @@ def test_what_is_refused(slot: Slot, case: str, step: int) -> None:
 
 
 CHUNKED = request(b"POST / HTTP/1.1", b"Host: a", b"Transfer-Encoding: chunked")
-BAD_BODIES = {
-    "a size that is none": (b"x\r\n", 400),
-    "a negative size": (b"-1\r\n", 400),
-    "a size with a prefix": (b"0x3\r\nabc\r\n0\r\n\r\n", 400),
-    "no CRLF after a chunk": (b"3\r\nabcXX0\r\n\r\n", 400),
-    "LF after a size": (b"3\nabc\r\n0\r\n\r\n", 400),
-    "a size line without an end": (5000 * b"1", 400),
-    "an extension without an end": (b"1;" + 5000 * b"a", 400),
-    "NUL in an extension": (b"1;a=\0\r\nx\r\n0\r\n\r\n", 400),
-    "many extensions": (20 * (b"1;" + 1000 * b"a" + b"\r\nx\r\n") + b"0\r\n\r\n", 400),
-    "many trailers": (b"0\r\n" + 101 * b"X: a\r\n" + b"\r\n", 431),
-    "a trailer without a colon": (b"0\r\nabc\r\n\r\n", 400),
-    "a Content-Length at the end": (b"0\r\nContent-Length: 5\r\n\r\n", 400),
-}
 
 
-@pytest.mark.parametrize("case", BAD_BODIES)
+@pytest.mark.parametrize("case", BODY)
 def test_a_chunked_body_that_is_refused(slot: Slot, case: str) -> None:
-    data, status = BAD_BODIES[case]
+    status, data = BODY[case]
 
-    talk = ask(Recorder(), slot, CHUNKED, data)
+    talk = ask(Recorder(), slot, CHUNKED, data, limit_request_fields=3)
 
     assert statuses(talk.written) == [status]
     assert talk.is_over
