@@ -10,11 +10,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHECKERS := $(VENV)/.checkers
 
-.PHONY: help install demo format check check-conf test bench faults docs
+.PHONY: help install demo format check check-conf test lab-systemd bench faults docs
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 21
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +51,9 @@ check-conf: $(CHECKERS) ## every file of conf/ with the program that reads it
 test: $(INSTALLED) ## unit and http tests, then those with real servers
 	$(BIN)/python -m pytest tests/unit tests/http
 	$(BIN)/python -m pytest -n 4 tests/process tests/e2e tests/deploy
+
+lab-systemd: $(INSTALLED) ## the units of conf/systemd under a real systemd, in a container
+	$(BIN)/python scripts/lab_systemd.py
 
 bench: $(INSTALLED) ## the table of docs/benchmarks.md
 	$(BIN)/python scripts/benchmark.py
