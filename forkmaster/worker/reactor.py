@@ -199,8 +199,8 @@ class Reactor:
                 connection = idle.pop(fd, None)
                 if connection is not None:
                     self._readable(connection)
-                elif fd in connections:
-                    self._ready(connections[fd])
+                elif (connection := connections.get(fd)) is not None:
+                    self._heard(connection)
                 elif fd in listeners:
                     self._accept(listeners[fd])
                 elif fd == self._handoff_fd:
@@ -471,6 +471,10 @@ class Reactor:
                 self._dispatch(connection, environ, line, keep_alive, data, None)
                 return
         self._feed(connection, data)
+
+    def _heard(self, connection: Connection) -> None:
+        """The poller names a connection that is not in `_idle`."""
+        self._ready(connection)
 
     def _ready(self, connection: Connection) -> None:
         """A connection that is not idle can be read or written."""

@@ -142,6 +142,12 @@ class SyncWorker(Reactor):
         else:
             self._close(connection)
 
+    def _heard(self, connection: Connection) -> None:
+        # An idle one belongs to the other thread, which passes it on or puts it back; two that
+        # read from it would both lose.  It is told of again.
+        if connection.state != IDLE:
+            self._ready(connection)
+
     def _suspend(self, connection: Connection, exchange: Exchange) -> None:
         """The socket takes no more; go on when it does."""
         if exchange.needs_application:
