@@ -335,6 +335,63 @@ def test_a_stopped_worker_is_replaced(serve: Serve, kind: Kind) -> None:
     assert server.get("/pid").status == 200
 
 
+class Freezer:
+    """A control group whose processes can be frozen, by either version of the kernel's files."""
+
+    def __init__(self) -> None:
+        name = f"forkmaster-test-{os.getpid()}"
+        old, new = Path("/sys/fs/cgroup/freezer"), Path("/sys/fs/cgroup")
+        self.is_old = old.is_dir()
+        self.path = (old if self.is_old else new) / name
+        self.path.mkdir()
+
+    def freeze(self, pid: int) -> None:
+        (self.path / "cgroup.procs").write_text(str(pid))
+        self._set("FROZEN", "1")
+
+    def thaw(self) -> None:
+        self._set("THAWED", "0")
+
+    def remove(self) -> None:
+        self.thaw()
+        wait_for(lambda: not (self.path / "cgroup.procs").read_text(), 15, "an empty group")
+        self.path.rmdir()
+
+    def _set(self, old: str, new: str) -> None:
+        name = "freezer.state" if self.is_old else "cgroup.freeze"
+        (self.path / name).write_text(old if self.is_old else new)
+
+
+@pytest.fixture
+def freezer() -> Iterator[Freezer]:
+    try:
+        made = Freezer()
+    except OSError as exc:
+        pytest.skip(f"cannot make a control group: {exc.strerror}")
+    yield made
+    made.remove()
+
+
+def test_a_frozen_worker_is_replaced_and_insisted_on(
+    serve: Serve, kind: Kind, freezer: Freezer
+) -> None:
+    server = serve(
+        *("--timeout", "1", "--kill-timeout", "1", *kind.arguments, "-w", "2", kind.app)
+    ).wait_until_ready(2)
+    frozen = server.workers()[0]
+    server.expect("sent no heartbeat", "is still there .* sending SIGKILL", "killed by SIGKILL")
+
+    freezer.freeze(frozen)
+    server.wait_until_ready(3)
+    statuses = [server.get("/pid").status for _ in range(3)]
+    server.wait_for_line("is still there .* sending SIGKILL")
+    freezer.thaw()
+    wait_for(lambda: is_gone(frozen), 15, "the frozen worker is killed")
+
+    assert statuses == [200] * 3
+    assert server.stop() == 0
+
+
 @pytest.mark.parametrize("code", [3, 4])
 def test_sys_exit_in_a_request_is_that_requests_error(serve: Serve, kind: Kind, code: int) -> None:
     server = serve(*kind.arguments, kind.app).wait_until_ready()
