@@ -22,6 +22,7 @@ from time import monotonic
 from typing import Any
 
 from forkmaster.monitor.incidents import Incidents
+from forkmaster.monitor.metrics import exposition
 from forkmaster.monitor.status import Status, Watcher, unready
 
 HERE = Path(__file__).parent
@@ -104,8 +105,6 @@ def startupz(status: Status, accept: str) -> Answer:
 
 def metrics(status: Status, accept: str) -> Answer:
     """For Prometheus."""
-    from forkmaster.monitor.metrics import exposition
-
     content_type, body = exposition(status, accept)
     return Answer("200 OK", content_type, body)
 
