@@ -83,7 +83,8 @@ if [ -d conf/kubernetes ]; then
     check kubectl "kustomization" kubectl kustomize conf/kubernetes
 fi
 if [ -d conf/prometheus ]; then
-    check promtool "Prometheus rules" promtool check rules conf/prometheus/*rules*.yml
+    check promtool "Prometheus rules" promtool check rules conf/prometheus/rules.yml
+    check promtool "what the rules say" promtool test rules conf/prometheus/rules_test.yml
 fi
 check logrotate "logrotate" rotation
 check shellcheck "shell scripts" shellcheck scripts/*.sh conf/*.sh .ci/run
