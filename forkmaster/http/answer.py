@@ -15,7 +15,7 @@ _UNCACHED = frozenset((b"etag", b"last-modified", b"location", b"set-cookie"))
 _ENTRIES, _LONGEST = 1024, 256
 
 _status_lines: dict[int, bytes] = {}
-_headers: dict[Header, tuple[bytes, int]] = {}
+_headers: dict[Header, tuple[bytes, int, int]] = {}
 
 
 def read_head(status: int, headers: Iterable[Iterable[bytes]]) -> tuple[list[bytes], int, int]:
@@ -35,18 +35,18 @@ def read_head(status: int, headers: Iterable[Iterable[bytes]]) -> tuple[list[byt
         entry = get((name, value))
         if entry is None:
             entry = _read_header(name, value)
-        line, kind = entry
+        line, kind, number = entry
         if not kind:
             lines.append(line)
-        elif kind == response._LENGTH:
+        elif kind == response.LENGTH:
             if length >= 0:
                 raise ValueError("there are two Content-Length headers")
-            length = int(line[16:-2])
+            length = number
             if status != 204:  # RFC 9110 8.6
                 lines.append(line)
         else:
-            own |= response._BITS.get(kind, 0)
-            if kind != response._CLOSE and kind != response._DROPPED:
+            own |= response.BITS.get(kind, 0)
+            if kind != response.CLOSE and kind != response.DROPPED:
                 lines.append(line)
     return lines, length, own
 
@@ -61,14 +61,14 @@ def _read_status(status: int) -> bytes:
     return line
 
 
-def _read_header(name: bytes, value: bytes) -> tuple[bytes, int]:
+def _read_header(name: bytes, value: bytes) -> tuple[bytes, int, int]:
     if not isinstance(name, (bytes, bytearray)) or not isinstance(value, (bytes, bytearray)):
         raise TypeError(
             f"a response header must be two byte strings, not {type(name).__name__}"
             f" and {type(value).__name__}"
         )
     name, value = bytes(name), bytes(value)
-    entry = response._read_header((name.decode("latin-1"), value.decode("latin-1")))
+    entry = response.read_header((name.decode("latin-1"), value.decode("latin-1")))
     if name.lower() not in _UNCACHED and len(entry[0]) <= _LONGEST:
         if len(_headers) >= _ENTRIES:
             _headers.clear()

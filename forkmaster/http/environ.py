@@ -33,6 +33,7 @@ from forkmaster.http.head import (
     check_transfer_encoding,
     connection_options,
     content_length,
+    field_value,
     is_host,
     parse_request_line,
     split_field,
@@ -47,6 +48,7 @@ _log = logging.getLogger("forkmaster.error")
 _LINES, _LONGEST_LINE = 2048, 256
 _BLOCKS, _LONGEST_BLOCK = 256, 2048
 
+_NAMES, _LONGEST_NAME = 512, 64
 _PEERS = 1024
 
 # Unique to each client, and nothing to keep copies of.
@@ -55,10 +57,14 @@ _UNCACHED = frozenset(("authorization", "cookie", "proxy-authorization"))
 # RFC 9110 5.3: these have one value, and a second line makes a message that two readers read
 # differently.
 _SINGLE = frozenset(("content-length", "content-type", "host", "transfer-encoding"))
-# What `Origin` must look at beyond storing it.
-_SPECIAL = frozenset(("connection", "content-length", "expect", "host", "transfer-encoding"))
-
-_DROPPED = ""  # the key of a line that is counted and otherwise ignored
+# What `Origin` must look at beyond storing it, as bits.
+_LENGTH, _CODING, _CONNECTION, _EXPECT, _SCHEME, _SCRIPT_NAME, _DROPPED = (1 << n for n in range(7))
+_SPECIAL = {
+    "connection": _CONNECTION,
+    "content-length": _LENGTH,
+    "expect": _EXPECT,
+    "transfer-encoding": _CODING,
+}
 
 
 class AllowList:
@@ -109,6 +115,9 @@ class Trust:
     )
 
 
+_NOT_PLAIN = _LENGTH | _CODING | _EXPECT
+
+
 class Fields(NamedTuple):
     """What one block of header lines means."""
 
@@ -122,7 +131,16 @@ class Fields(NamedTuple):
     script_name: str
 
 
-_Entry = tuple[str, str, str]  # environ key, value, and the header's name if it is special
+_Entry = tuple[str, str, int]  # environ key, value, and a bit if the header is special
+
+
+class _Name(NamedTuple):
+    """What one spelling of a header's name means."""
+
+    key: str  # in the environ
+    special: int
+    lower: str
+    is_cached: bool  # whether lines with it are
 
 
 class Origin:
@@ -146,6 +164,10 @@ class Origin:
         self.trusted = trusted
         self.limits = limits or Limits()
         self._trust = trust or Trust()
+        self._scheme_values = {
+            "HTTP_" + name.upper().replace("-", "_"): value
+            for name, value in self._trust.secure_scheme_headers.items()
+        }
         self._template = {
             "REQUEST_METHOD": "",
             "RAW_URI": "",
@@ -158,6 +180,7 @@ class Origin:
         self._script_name = script_name
         self._server_from_host = server_from_host
         self._requests: dict[bytes, RequestLine] = {}
+        self._names: dict[bytes, _Name] = {}
         self._lines: dict[bytes, _Entry] = {}
         self._blocks: dict[bytes, Fields] = {}
         self._hinted = False
@@ -231,19 +254,25 @@ class Origin:
             raise Refused(431, "too many header fields (limit_request_fields)")
         environ = self._template.copy()
         known = self._lines
-        specials = []
+        bits = 0
+        schemes = None
         for text in lines:
             entry = known.get(text)
             if entry is None:
                 entry = self._read_field(text)
             key, value, special = entry
             if special:
-                specials.append((special, value))
+                if special == _DROPPED:
+                    continue
+                bits |= special
+                if special == _SCHEME:
+                    schemes = self._scheme(key, value, schemes)
             if key in environ:
                 value = self._join(key, environ[key], value)
-            if key:
-                environ[key] = value
-        fields = self._interpret(environ, specials)
+            environ[key] = value
+        if schemes:
+            environ["wsgi.url_scheme"] = schemes
+        fields = self._interpret(environ, bits)
         if len(block) <= _LONGEST_BLOCK:
             if len(self._blocks) >= _BLOCKS:
                 self._blocks.clear()
@@ -254,46 +283,67 @@ class Origin:
         """One header line never seen, or not to be remembered."""
         if 0 < self.limits.field_size < len(text):
             raise Refused(431, "a header field is too large (limit_request_field_size)")
-        name, value = split_field(text)
-        special = name if name in _SPECIAL else ""
-        upper = name.upper()
-        trusted = self.trusted
-        if upper in self._trust.secure_scheme_headers:
-            if trusted:
-                special = upper
-            elif not self._hinted:
-                self._hinted = True
-                _log.info(
-                    "%s from a peer that is not in forwarded_allow_ips is ignored; add the"
-                    " proxy's address there if it is yours",
-                    upper.title(),
-                )
-        if name == "proxy":
-            key = _DROPPED
-        elif "_" not in name:
-            key = upper.replace("-", "_")
-            if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-                key = "HTTP_" + key
-        else:
-            forwarded = self._trust.forwarder_headers if trusted else ()
-            key = "HTTP_" + upper.replace("-", "_")
-            if upper in forwarded or "*" in forwarded:
-                if upper == "SCRIPT_NAME":
-                    special = upper
-            elif self._trust.header_map == "drop":
-                key, special = _DROPPED, ""
-            elif self._trust.header_map != "dangerous":
-                raise Refused(400, "a header's name has an underscore (header_map)")
-            if key == "HTTP_PROXY":
-                key = _DROPPED
-        if name == "host" and not is_host(value):
+        before, colon, after = text.partition(b":")
+        name = self._names.get(before) if colon else None
+        if name is None:
+            name = self._read_name(text)
+        value = field_value(after)
+        if name.lower == "host" and not is_host(value):
             raise Refused(400, "malformed Host header (RFC 9112 3.2)")
-        entry = (key, value, special)
-        if len(text) <= _LONGEST_LINE and name not in _UNCACHED:
+        entry = (name.key, value, name.special)
+        if name.is_cached and len(text) <= _LONGEST_LINE:
             if len(self._lines) >= _LINES:
                 self._lines.clear()
             self._lines[text] = entry
         return entry
+
+    def _read_name(self, text: bytes) -> _Name:
+        """What the name in a header line means.  Raises Refused."""
+        lower, _ = split_field(text)
+        upper = lower.upper()
+        special = _SPECIAL.get(lower, 0)
+        key = "HTTP_" + upper.replace("-", "_")
+        if lower in ("content-type", "content-length"):
+            key = key.removeprefix("HTTP_")
+        if upper in self._trust.secure_scheme_headers:
+            if self.trusted:
+                special = _SCHEME
+            else:
+                self._hint(upper)
+        if "_" in lower:
+            forwarded = self._trust.forwarder_headers if self.trusted else ()
+            if upper in forwarded or "*" in forwarded:
+                if upper == "SCRIPT_NAME":
+                    special = _SCRIPT_NAME
+            elif self._trust.header_map == "drop":
+                special = _DROPPED
+            elif self._trust.header_map != "dangerous":
+                raise Refused(400, "a header's name has an underscore (header_map)")
+        if key == "HTTP_PROXY":
+            special = _DROPPED
+        name = _Name(key, special, lower, lower not in _UNCACHED)
+        if len(lower) <= _LONGEST_NAME:
+            if len(self._names) >= _NAMES:
+                self._names.clear()
+            self._names[text[: len(lower)]] = name
+        return name
+
+    def _hint(self, name: str) -> None:
+        """Say once that a header is ignored that might be a proxy's."""
+        if not self._hinted:
+            self._hinted = True
+            _log.info(
+                "%s from a peer that is not in forwarded_allow_ips is ignored; add the"
+                " proxy's address there if it is yours",
+                name.title(),
+            )
+
+    def _scheme(self, key: str, value: str, before: str | None) -> str:
+        """The scheme that a trusted proxy tells.  Raises Refused if another header says other."""
+        scheme = "https" if value == self._scheme_values[key] else "http"
+        if before not in (None, scheme):
+            raise Refused(400, "headers contradict each other about the scheme")
+        return scheme
 
     def _join(self, key: str, before: str, value: str) -> str:
         name = key.removeprefix("HTTP_").replace("_", "-").lower()
@@ -302,52 +352,35 @@ class Origin:
         # RFC 9113 8.2.3: cookie pairs are not a comma-separated list.
         return f"{before}; {value}" if name == "cookie" else f"{before},{value}"
 
-    def _interpret(self, environ: dict[str, Any], specials: list[tuple[str, str]]) -> Fields:
+    def _interpret(self, environ: dict[str, Any], bits: int) -> Fields:
+        """What the headers with these bits ask for."""
         length: int | None = None
-        chunked = expects_continue = False
-        options: frozenset[str] = frozenset()
+        keep_alive, keep_alive_http10 = True, False
         script_name = self._script_name
-        schemes = set()
-        for name, value in specials:
-            match name:
-                case "content-length":
-                    length = content_length(value)
-                case "transfer-encoding":
-                    check_transfer_encoding(value)
-                    chunked = True
-                case "connection":
-                    options |= connection_options(value)
-                case "expect":
-                    if value.lower() != "100-continue":
-                        raise Refused(417, "an expectation is not known here (RFC 9110 10.1.1)")
-                    expects_continue = True
-                case "host":
-                    pass
-                case "SCRIPT_NAME":
-                    environ["SCRIPT_NAME"] = script_name = value
-                case _:
-                    secure = value == self._trust.secure_scheme_headers[name]
-                    schemes.add("https" if secure else "http")
-        if chunked and length is not None:
-            raise Refused(400, "both Content-Length and Transfer-Encoding (RFC 9112 6.1)")
-        if len(schemes) > 1:
-            raise Refused(400, "headers contradict each other about the scheme")
-        if schemes:
-            environ["wsgi.url_scheme"] = schemes.pop()
+        if bits & _LENGTH:
+            length = content_length(environ["CONTENT_LENGTH"])
+        if bits & _CODING:
+            check_transfer_encoding(environ["HTTP_TRANSFER_ENCODING"])
+            if length is not None:
+                raise Refused(400, "both Content-Length and Transfer-Encoding (RFC 9112 6.1)")
+        if bits & _CONNECTION:
+            options = connection_options(environ["HTTP_CONNECTION"])
+            keep_alive = "close" not in options
+            keep_alive_http10 = keep_alive and "keep-alive" in options
+        if bits & _EXPECT and environ["HTTP_EXPECT"].lower() != "100-continue":
+            raise Refused(417, "an expectation is not known here (RFC 9110 10.1.1)")
+        if bits & _SCRIPT_NAME:
+            environ["SCRIPT_NAME"] = script_name = environ["HTTP_SCRIPT_NAME"]
         if self._server_from_host:
             self._name_server(environ)
-        plain = (
-            "HTTP_HOST" in environ
-            and not (chunked or length or expects_continue or script_name)
-        )  # fmt: skip
         return Fields(
             environ,
-            plain,
+            "HTTP_HOST" in environ and not (bits & _NOT_PLAIN or script_name),
             length,
-            chunked,
-            expects_continue,
-            "close" not in options,
-            "close" not in options and "keep-alive" in options,
+            bits & _CODING != 0,
+            bits & _EXPECT != 0,
+            keep_alive,
+            keep_alive_http10,
             script_name,
         )
 

@@ -35,6 +35,7 @@ TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rb"(%s) ([\x21\x22\x24-\x7e]+) HTTP/(\d\.\d)" % TOKEN)
 _VERSION = re.compile(rb"[^\r\n]* HTTP/\d\.\d")
 # RFC 9110 5.5: VCHAR, obs-text, SP and HTAB; no other control character.
+FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 FIELD_LINE = re.compile(rb"(%s):([\t\x20-\x7e\x80-\xff]*)" % TOKEN)
 _ABSOLUTE_FORM = re.compile(r"(?i:https?)://([^/?]*)([^?]*)(?:\?(.*))?")
 _AUTHORITY_FORM = re.compile(r"(.+):\d{1,5}")
@@ -114,6 +115,13 @@ def split_field(line: bytes) -> tuple[str, str]:
     name, value = match.groups()
     # RFC 9112 5.1: SP and HTAB only; bytes.strip() without argument would take \x0b as well.
     return name.lower().decode("ascii"), value.strip(b" \t").decode("latin-1")
+
+
+def field_value(value: bytes) -> str:
+    """What stands behind the colon of a header line, as a value.  Raises Refused."""
+    if FIELD_VALUE.fullmatch(value) is None:
+        raise Refused(400, "a control character in a header's value (RFC 9110 5.5)")
+    return value.strip(b" \t").decode("latin-1")
 
 
 def _why_field_is_wrong(line: bytes) -> str:

@@ -58,13 +58,14 @@ REASONS = {
 }
 
 # Why a header is more than its line.
-_PLAIN, _DROPPED, _LENGTH, _DATE, _SERVER, _CLOSE = range(6)
+PLAIN, DROPPED, LENGTH, DATE, SERVER_LINE, CLOSE = range(6)
 
 _statuses: dict[str, tuple[int, bytes]] = {}
-_headers: dict[object, tuple[bytes, int]] = {}
+# The line, what kind of header it is, and the number that a Content-Length says.
+_headers: dict[object, tuple[bytes, int, int]] = {}
 
 OWN_DATE, OWN_SERVER, WANTS_CLOSE = 1, 2, 4
-_BITS = {_DATE: OWN_DATE, _SERVER: OWN_SERVER, _CLOSE: WANTS_CLOSE}
+BITS = {DATE: OWN_DATE, SERVER_LINE: OWN_SERVER, CLOSE: WANTS_CLOSE}
 
 
 def read_head(status: str, headers: Sequence[tuple[str, str]]) -> tuple[int, list[bytes], int, int]:
@@ -88,20 +89,20 @@ def read_head(status: str, headers: Sequence[tuple[str, str]]) -> tuple[int, lis
         except TypeError:  # not hashable, so not a tuple of strings
             entry = None
         if entry is None:
-            entry = _read_header(pair)
-        line, kind = entry
+            entry = read_header(pair)
+        line, kind, number = entry
         if not kind:
             lines.append(line)
-        elif kind == _LENGTH:
+        elif kind == LENGTH:
             if length >= 0:
                 raise ValueError("there are two Content-Length headers")
+            length = number
             # RFC 9110 8.6: never in an answer that cannot have a body.
-            length = int(line[16:-2])
             if code != 204:
                 lines.append(line)
         else:
-            own |= _BITS.get(kind, 0)
-            if kind != _CLOSE and kind != _DROPPED:
+            own |= BITS.get(kind, 0)
+            if kind != CLOSE and kind != DROPPED:
                 lines.append(line)
     return code, lines, length, own
 
@@ -120,8 +121,8 @@ def _read_status(status: str) -> tuple[int, bytes]:
     return known
 
 
-def _read_header(pair: Any) -> tuple[bytes, int]:
-    """The line of one header, and what kind of header it is."""
+def read_header(pair: Any) -> tuple[bytes, int, int]:
+    """An entry of `_headers`.  Raises TypeError or ValueError."""
     try:
         name, value = pair
     except (TypeError, ValueError):
@@ -141,19 +142,19 @@ def _read_header(pair: Any) -> tuple[bytes, int]:
         )
     lower = name.lower()
     value = value.strip(" \t")
-    kind = _PLAIN
+    kind, number = PLAIN, -1
     if lower in _HOP_BY_HOP:
         closes = lower == "connection" and "close" in value.lower()
-        kind = _CLOSE if closes else _DROPPED
+        kind = CLOSE if closes else DROPPED
     elif lower == "content-length":
         if not (value.isascii() and value.isdigit()) or len(value) > 18:
             raise ValueError("the response header Content-Length is not a number")
-        name, kind = "Content-Length", _LENGTH
+        name, kind, number = "Content-Length", LENGTH, int(value)
     elif lower == "date":
-        kind = _DATE
+        kind = DATE
     elif lower == "server":
-        kind = _SERVER
-    entry = f"{name}: {value}\r\n".encode("latin-1"), kind
+        kind = SERVER_LINE
+    entry = f"{name}: {value}\r\n".encode("latin-1"), kind, number
     if lower not in _UNCACHED and len(entry[0]) <= _LONGEST and type(pair) is tuple:
         if len(_headers) >= _ENTRIES:
             _headers.clear()
@@ -223,8 +224,8 @@ def early_hints(headers: Sequence[tuple[str | bytes, str | bytes]]) -> bytes:
             name.decode("latin-1") if isinstance(name, bytes) else name,
             value.decode("latin-1") if isinstance(value, bytes) else value,
         )
-        line, kind = _read_header(pair)
-        if kind == _PLAIN:
+        line, kind, _ = read_header(pair)
+        if kind == PLAIN:
             lines.append(line)
     lines.append(b"\r\n")
     return b"".join(lines)

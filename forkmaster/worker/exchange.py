@@ -21,7 +21,6 @@ import stat
 from collections import deque
 from typing import IO, TYPE_CHECKING, Any
 
-from forkmaster.http import response
 from forkmaster.http.response import LAST_CHUNK, WANTS_CLOSE, has_no_body, read_head
 
 if TYPE_CHECKING:
@@ -175,22 +174,6 @@ class Exchange:
         if not self._flush() and sum(map(len, self._unsent)) > _WRITE_AHEAD:
             self._wait()
 
-    def early_hints(self, headers: list[tuple[str, str]]) -> None:
-        """Send a 103 answer ahead of the final one; nothing to HTTP/1.0 or after the head."""
-        if self.streaming or self.line.protocol != "HTTP/1.1":
-            return
-        hints = response.early_hints(headers)
-        connection = self.connection
-        try:
-            sent = connection.sock.send(hints)
-        except BlockingIOError:
-            return  # RFC 8297: hints may be left out
-        except OSError as exc:
-            raise ClientGoneError from exc
-        if sent < len(hints):
-            self._unsent = deque([memoryview(hints)[sent:]])
-            self._wait()
-
     # --- Whole answers ----------------------------------------------------------------------
 
     def send_whole(self, body: bytes) -> bool:
@@ -210,6 +193,7 @@ class Exchange:
         else:
             lines.append(self.worker.tails.http10)
         self.streaming = True
+        self.connection.takes_hints = False
         self.body_sent = len(body)
         if len(body) > _COPY_UP_TO:
             return self._queue(b"".join(lines), body)
@@ -334,6 +318,7 @@ class Exchange:
         self._unsent = deque([head])
         self.sent = len(head)
         self.streaming = True
+        self.connection.takes_hints = False
 
     def _put(self, data: Any) -> None:
         """Queue a piece of the body, framed, and cut where its Content-Length ends."""

@@ -680,7 +680,8 @@ class Reactor:
             environ["wsgi.input"] = stream = body.stream()
             if body.is_spooled:
                 exchange.spool = stream
-        environ["wsgi.early_hints"] = exchange.early_hints
+        environ["wsgi.early_hints"] = connection.early_hints
+        connection.takes_hints = line[4] == "HTTP/1.1"
         if connection.port:
             environ["REMOTE_ADDR"] = connection.host
             environ["REMOTE_PORT"] = connection.port

@@ -70,6 +70,7 @@ REFUSED: dict[str, tuple[int, bytes]] = {
     "malformed Host in HTTP/1.0": (400, b"GET / HTTP/1.0\r\nHost: a b"),
     # 5: fields
     "no colon": (400, GET + b"nothing"),
+    "a known name without colon": (400, GET + b"Hostx"),
     "an empty name": (400, GET + b": a"),
     "an empty line of LF": (400, GET + b"\nA: b"),
     "a space before the colon (5.1)": (400, GET + b"A : b"),
