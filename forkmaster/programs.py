@@ -10,7 +10,7 @@ from typing import Any
 from forkmaster.config.origins import Given, Origin
 from forkmaster.config.sources import Loaded, load
 from forkmaster.errors import ForkmasterError, UsageError
-from forkmaster.master import master
+from forkmaster.master import startup
 from forkmaster.worker import application
 
 _CALL = Origin("call", "forkmaster.run")
@@ -58,7 +58,7 @@ def run_command_line() -> None:
 
 
 def _serve(loaded: Loaded) -> int:
-    return master.run(loaded)
+    return startup.run(loaded)
 
 
 def _require_the_main_thread() -> None:

@@ -47,11 +47,11 @@ def serve(**parameters: Any) -> int:
             show.print_settings(loaded)
         return check.check(loaded)
     # Imported late: it brings the whole server along.
-    from forkmaster.master import master, upgrade
+    from forkmaster.master import startup, upgrade
 
     if upgrade.is_preflight(os.environ):
         return upgrade.preflight(os.environ)
-    return master.run(loaded)
+    return startup.run(loaded)
 
 
 def require_application(loaded: Loaded) -> None:
