@@ -149,7 +149,7 @@ def test_an_application_that_raises(serve: Serve, kind: Kind) -> None:
     assert "ValueError: raised before" in server.log
     assert "GET /raise" in server.log
     assert after.status == 200
-    assert server.lines("worker 2 started") == []
+    assert server.lines("worker 2") == []
 
 
 @pytest.mark.parametrize("code", [0, 3, 4])
