@@ -51,7 +51,8 @@ def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serve]:
 
     yield start
     problems = []
-    for server in servers:
+    # A later one may use what an earlier one has made.
+    for server in reversed(servers):
         server.close_clients()  # a drain would wait for them
         try:
             if server.process.poll() is None:
