@@ -23,20 +23,28 @@ take all threads.
 
 from __future__ import annotations
 
+import logging
+import os
+import socket
+import sys
 import threading
+import traceback
 from collections import deque
+from copy import copy
+from itertools import dropwhile
 from queue import SimpleQueue
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from forkmaster.board import layout
+from forkmaster.http import response
 from forkmaster.http.errors import Refused
 from forkmaster.http.head import HEAD_END
 from forkmaster.system.poller import ONE_SHOT, READ, WRITE
 from forkmaster.worker.connection import BUSY, IDLE, WRITING
 from forkmaster.worker.exchange import ClientGoneError, Exchange
 from forkmaster.worker.handoff import PATIENCE
-from forkmaster.worker.reactor import RECEIVE, Reactor
+from forkmaster.worker.reactor import RECEIVE, SECOND, Reactor
 from forkmaster.worker.timers import NEVER
 
 if TYPE_CHECKING:
@@ -49,6 +57,10 @@ if TYPE_CHECKING:
     from forkmaster.worker.assignment import Assignment
     from forkmaster.worker.connection import Connection
 
+log = logging.getLogger("forkmaster.error")
+
+_OURS = os.path.dirname(__file__)
+
 
 class _Thread:
     """One thread of the pool."""
@@ -57,8 +69,12 @@ class _Thread:
         self.inbox: SimpleQueue[Exchange | None] = SimpleQueue()
         self.context = context
         self.spare_contexts: list[Context] = []
+        self.ident = 0
         self.native_id = 0
         self.is_free = True  # and in the list of those
+        self.serving: Exchange | None = None  # until it is answered, or given up
+        self.since = 0  # when that was begun, or resumed
+        self.record = 0  # of the slot, that shows it
 
 
 class ThreadedWorker(Reactor):
@@ -80,6 +96,10 @@ class ThreadedWorker(Reactor):
         # What threads leave for the reactor to do, with the connection to do it to.
         self._returned: deque[tuple[Callable[[Connection], None], Connection]] = deque()
         self._wake_is_due = False
+        self._request_timeout = int(self.config.request_timeout * SECOND)
+        if self._request_timeout:
+            self._beat_every = min(self._beat_every, self._request_timeout // 4)
+        self._buried: list[socket.socket] = []  # of answers given up half-way
 
     # --- In the reactor's thread ------------------------------------------------------------
 
@@ -127,6 +147,11 @@ class ThreadedWorker(Reactor):
 
     def _tick(self, now: int) -> None:
         super()._tick(now)
+        if self._request_timeout and now >= self._words[layout.EXTENDED]:
+            for thread in self._threads:
+                exchange = thread.serving
+                if exchange is not None and now - thread.since > self._request_timeout:
+                    self._give_up_thread(thread, exchange)
         if self._handoff is None or not self._held:
             return
         if now - self._held_since >= PATIENCE:
@@ -235,9 +260,69 @@ class ThreadedWorker(Reactor):
             self._idle[connection.fd] = connection
             self._wait_for(connection, READ)
 
+    def _give_up_thread(self, thread: _Thread, exchange: Exchange) -> None:
+        """The application takes too long: go on without the thread that it holds.
+
+        A thread cannot be ended, so the client gets 504 and the master a wish to replace this
+        worker; the other requests finish.  If the application returns after all, the thread
+        serves again.
+        """
+        connection = exchange.connection
+        with self._lock:
+            if thread.serving is not exchange:
+                return  # it was faster
+            thread.serving = None
+            # What it sends from now on goes nowhere.  It says `streaming` before it asks for the
+            # socket, so one that has not said so has not got it.
+            exchange.connection = nowhere(connection)
+            has_begun = exchange.streaming
+            if exchange.began == thread.since:
+                status = exchange.code if has_begun else 504
+                self._slot.end(thread.record, status, exchange.sent, monotonic_ns())
+                self._words[layout.IN_FLIGHT] -= 1
+            else:  # resumed: it was counted when it was suspended
+                self._words[_word(thread.record, layout.END)] = monotonic_ns()
+            self._records.append(thread.record)
+        log.warning(
+            "%s: took longer than request_timeout, %g s; its thread is given up"
+            " and stands here:\n%s",
+            exchange,
+            self.config.request_timeout,
+            stack_of(thread.ident),
+        )
+        self._worker_limits.ask("stuck thread")
+        connection.exchange = None
+        if has_begun:
+            # Shut, but not closed while the thread may be inside a send: the number of the
+            # descriptor would soon be somebody else's.
+            self._bury(connection)
+            return
+        with_body = exchange.line.method != "HEAD"
+        reason = "The application took too long."
+        try:
+            connection.sock.send(
+                response.refusal(504, reason, self.tails.date, with_body=with_body)
+            )
+        except OSError:
+            self._close(connection)
+            return
+        self._linger(connection)
+
+    def _bury(self, connection: Connection) -> None:
+        if connection.mask:
+            self._poller.unregister(connection.fd)
+        try:
+            connection.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the client was faster
+        self._buried.append(connection.sock)
+        connection.sock = socket.socket()
+        self._close(connection)
+
     # --- In a thread of the pool ------------------------------------------------------------
 
     def _work(self, thread: _Thread) -> None:
+        thread.ident = threading.get_ident()
         thread.native_id = threading.get_native_id()
         while (exchange := self._next(thread)) is not None:
             if exchange.given_up:
@@ -309,6 +394,7 @@ class ThreadedWorker(Reactor):
         with self._lock:
             record = self._records.popleft()
             self._slot.begin(record, exchange.head, connection.client, began, thread.native_id)
+            thread.serving, thread.since, thread.record = exchange, began, record
         if is_new:
             exchange.began = began
             exchange.thread = thread
@@ -318,6 +404,9 @@ class ThreadedWorker(Reactor):
         self._look_after_context(exchange, thread, complete=complete)
         ended = monotonic_ns()
         with self._lock:
+            if thread.serving is not exchange:
+                return  # it was given up, and its connection is no more ours
+            thread.serving = None
             if is_new:
                 self._slot.end(record, exchange.code, exchange.sent, ended)
                 self._words[layout.BYTES_IN] += len(exchange.head)
@@ -381,6 +470,24 @@ class ThreadedWorker(Reactor):
     def _count_error(self) -> None:
         with self._lock:
             super()._count_error()
+
+
+def stack_of(ident: int) -> str:
+    """Where a thread stands in the application; empty if it has returned meanwhile."""
+    frame = sys._current_frames().get(ident)
+    stack = traceback.extract_stack(frame) if frame is not None else []
+    below = dropwhile(lambda frame: not frame.filename.startswith(_OURS), stack)
+    application = dropwhile(lambda frame: frame.filename.startswith(_OURS), below)
+    return "".join(traceback.format_list(application)).rstrip()
+
+
+def nowhere(connection: Connection) -> Connection:
+    """A connection like that one, on which nothing can be sent."""
+    nobody = copy(connection)
+    nobody.sock = socket.socket()
+    nobody.sock.close()
+    nobody.fd = -1
+    return nobody
 
 
 def _word(record: int, offset: int) -> int:

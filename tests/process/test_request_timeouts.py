@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.conftest import Serve
@@ -63,6 +65,66 @@ def test_a_view_that_blocks_the_loop_is_ended_with_its_worker(serve: Serve) -> N
     server.wait_until_ready(2)
 
     assert received == b""
+
+
+def test_a_threaded_worker_gives_its_thread_up_and_the_others_finish(serve: Serve) -> None:
+    server = serve(*LIMIT, "--threads", "2", "wsgi_echo").wait_until_ready()
+    server.expect(r"\[WARNING\] GET /slow\?30 from .* longer than request_timeout, 1 s")
+    kept = server.connect()
+    first = ask(kept, "GET", "/pid")
+
+    stuck = server.get("/slow?30")
+    server.wait_for_line("worker 1: stuck thread; sending SIGTERM")
+    last = ask(kept, "GET", "/pid")
+    server.wait_for_line("worker 1 exited with status 0")
+
+    assert stuck.status == 504
+    assert stuck.closes
+    assert server.lines(r'stands here:\n +File ".*wsgi_echo\.py", line \d+, in application')
+    assert first.body == last.body
+    assert server.get("/pid").body != first.body
+    kept.close()
+
+
+STREAM_THAT_HANGS = """
+import time
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    yield b"begun"
+    time.sleep(30)
+"""
+
+
+def test_an_answer_that_has_begun_is_broken_off(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "hangs.py").write_text(STREAM_THAT_HANGS)
+    server = serve(*LIMIT, "--threads", "2", "--pythonpath", str(tmp_path), "hangs")
+    server.wait_until_ready()
+    server.expect("longer than request_timeout, 1 s; its thread is given up")
+
+    received = read_all(server.send(request_bytes("/")))
+    server.wait_for_line("worker 1 exited with status 0")
+
+    assert b"5\r\nbegun\r\n" in received
+    assert not received.endswith(b"0\r\n\r\n")
+
+
+def test_a_thread_that_returns_after_all_harms_nobody(serve: Serve) -> None:
+    server = serve(*LIMIT, "--threads", "2", "wsgi_echo").wait_until_ready()
+    server.expect("its thread is given up")
+    slow = server.send(request_bytes("/slow?2.5"))
+    stayer = server.connect()
+
+    received = read_all(slow)
+    while not server.lines("worker 1 exited"):
+        answer = ask(stayer, "GET", "/slow?0.2")
+        if answer.closes:
+            stayer.close()
+            stayer = server.connect()
+        assert answer.status == 200
+
+    assert received.startswith(b"HTTP/1.1 504 ")
+    assert received.count(b"HTTP/1.1") == 1
+    stayer.close()
 
 
 @pytest.mark.parametrize("limit", ["--timeout", "--request-timeout"])
