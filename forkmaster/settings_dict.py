@@ -166,7 +166,8 @@ class SettingsDict(TypedDict, total=False):
     """Up to so much longer, at random for each worker."""
 
     max_worker_memory: int | str
-    """Replace a worker that has so much private memory, as "512MB"; 0 is never."""
+    """Replace a worker that has so much private memory, as "512MB"; 0 is never. A bare number below
+    a million is taken for MiB, with a warning."""
 
     reload_mode: Literal["rolling", "all-at-once"]
     """Whether a reload replaces the workers one by one, or starts all new ones at once."""

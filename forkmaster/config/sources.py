@@ -91,6 +91,7 @@ def load(
             spec = files.discover(folder)
         contents = files.read(spec, folder) if spec is not None else files.Contents(None)
         warnings += contents.warnings
+        warnings += shim.unheard()
         winners = {
             each.name: each
             for each in (*_from_platform(environ), *contents.given, *variables, *given)

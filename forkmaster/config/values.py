@@ -198,14 +198,14 @@ _SIZE_SCHEMA = {
 SIZE = Kind("a size in bytes", _size, "SIZE", _SIZE_SCHEMA)
 
 
-def _memory(value: object) -> int:
+def _memory(value: object) -> int | Noted:
     number = _size(value)
-    # 1 MiB: no Python process is smaller, so a lesser number was meant in megabytes.
+    # 1 MiB: no Python process is smaller, so a lesser number was meant in megabytes.  Files
+    # written for other servers say 200, and are to run as they are.
+    if 0 < number < 1024 * 1024 and str(value).strip().isdigit():
+        return Noted(number * 1024 * 1024, f'{number} is taken for {number} MiB; write "{number}M"')
     if 0 < number < 1024 * 1024:
-        raise BadValueError(
-            f"{quoted(value)} is {number} bytes, too little for a process",
-            f'write "{number}MB" if megabytes were meant',
-        )
+        raise BadValueError(f"{quoted(value)} is too little for a process", 'write it as "200M"')
     return number
 
 

@@ -165,6 +165,8 @@ class Logs:
         """Standard output and error as they were at the start, before any capture."""
         self.captures: LogFile | None = None
         """Where standard output and error go."""
+        self.custom: Any = None
+        """The instance of logger_class, if there is one."""
 
 
 _logs = Logs()
@@ -188,10 +190,12 @@ def configure(config: Config) -> None:
         _install(ACCESS, access_file, logging.Formatter(ACCESS_FORMAT), handlers[ACCESS])
         logging.getLogger(ERROR).setLevel(config.loglevel.upper())
         logging.getLogger(ACCESS).setLevel(logging.INFO)
+        custom = _apply_logger_class(config)
         _apply_logconfig(config)
     except (ForkmasterError, OSError):
         _close([error_file, access_file])
         raise
+    _logs.custom = custom
     before, _logs.files = _logs.files, [file for file in (error_file, access_file) if file]
     if config.capture_output and error_file.path is not None:
         _capture(error_file)
@@ -250,6 +254,12 @@ def access_writer(config: Config) -> Callable[[AccessEntry], None] | None:
     logger = logging.getLogger(ACCESS)
     if not logger.hasHandlers() or not logger.isEnabledFor(logging.INFO):
         return None
+    if _logs.custom is not None:
+        from forkmaster.logs.custom import writer
+
+        custom = writer(_logs.custom)
+        if custom is not None:
+            return custom
     line_of = _line_function(config)
     match logger.handlers:
         case [FileHandler(file=file)] if not logger.propagate and not logger.filters:
@@ -272,6 +282,7 @@ def _wants_access_log(config: Config) -> bool:
         or config.logconfig_dict
         or config.logconfig_json
         or config.logconfig
+        or config.logger_class
         or (config.syslog and not config.disable_redirect_access_to_syslog)
     )
 
@@ -340,6 +351,18 @@ def _syslog_handlers(config: Config) -> dict[str, list[logging.Handler]]:
     return handlers
 
 
+def _apply_logger_class(config: Config) -> Any:
+    """Have logger_class set its loggers up, and take their handlers.  Returns its instance."""
+    if config.logger_class is None:
+        return None
+    # Imported late: hardly anybody has one.
+    from forkmaster.logs.custom import make
+
+    made = make(config)
+    _take_gunicorns()
+    return made
+
+
 def _apply_logconfig(config: Config) -> None:
     """Apply the first of logconfig_dict, logconfig_json and logconfig that is set."""
     for name in GUNICORNS.values():
@@ -359,11 +382,17 @@ def _apply_logconfig(config: Config) -> None:
             return
     except Exception as exc:  # whatever a factory named in it raises
         raise ConfigError(f"logconfig: {type(exc).__name__}: {exc}") from exc
+    _take_gunicorns()
+
+
+def _take_gunicorns() -> None:
+    """Log to where loggers that are configured for gunicorn do."""
     for ours, gunicorns in GUNICORNS.items():
         theirs = logging.getLogger(gunicorns)
         if theirs.handlers:
             logger = logging.getLogger(ours)
             logger.handlers = list(theirs.handlers)
+            logger.filters = list(theirs.filters)
             logger.propagate = theirs.propagate
             if theirs.level != logging.NOTSET:
                 logger.setLevel(theirs.level)

@@ -238,7 +238,7 @@ class Exchange:
             if not self.streaming and self.code and all(type(part) is bytes for part in result):
                 self._iterator = None
                 return self.send_whole(b"".join(result))
-        elif isinstance(result, FileWrapper) and self._take_file(result):
+        elif isinstance(result, FileWrapper) and self._takes_file(result):
             return self.resume()
         elif isinstance(result, (str, bytes)):
             raise TypeError(
@@ -386,6 +386,9 @@ class Exchange:
                 raise ClientGoneError
 
     # --- Files ------------------------------------------------------------------------------
+
+    def _takes_file(self, wrapper: FileWrapper) -> bool:
+        return self.worker.config.sendfile and self._take_file(wrapper)
 
     def _take_file(self, wrapper: FileWrapper) -> bool:
         """Prepare to send a regular file by the kernel; False if it is to be read instead."""

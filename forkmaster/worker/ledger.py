@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import struct
 from collections import deque
 from functools import lru_cache
@@ -10,15 +9,14 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 from forkmaster.board import layout
-from forkmaster.logs.access import AccessEntry, compile_format
+from forkmaster.logs.access import AccessEntry
+from forkmaster.logs.setup import access_writer
 from forkmaster.worker.limits import WorkerLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import MutableMapping
 
     from forkmaster.worker.assignment import Assignment
-
-access_log = logging.getLogger("forkmaster.access")
 
 # The strings of a record, and what it gets at the end: END, RESPONSE_STATUS, THREAD, SENT.
 _STRINGS = struct.Struct(f"{layout.CLIENT_SIZE}s{layout.REQUEST_SIZE}s")
@@ -49,9 +47,7 @@ class Ledger:
         self._octets = assignment.slot.octets
         self._free = deque(range(self._words[layout.RECORD_COUNT]))
         self.limits = WorkerLimits(assignment)
-        self._access_line: Callable[[AccessEntry], str] | None = None
-        if access_log.handlers and access_log.isEnabledFor(logging.INFO):
-            self._access_line = compile_format(config.access_log_format)
+        self._write_access = access_writer(config)
 
     def begin(self, head: bytes, client: tuple[str, int] | None, now: int) -> int:
         """The record that now shows this request in flight; -1 if all are taken."""
@@ -90,14 +86,14 @@ class Ledger:
         words[layout.BUSY] += duration
         bucket = (duration // 1000).bit_length()
         words[layout.HISTOGRAM + (bucket if bucket < layout.BUCKETS else layout.BUCKETS - 1)] += 1
-        if self._access_line is not None:
+        if self._write_access is not None:
             self.log_access(served, sent, duration)
         if self.limits.counts:
             self.limits.count()
 
     def log_access(self, served: Served, sent: int, duration: int) -> None:
         """Write the line of one request or websocket, if there is an access log."""
-        if self._access_line is None:
+        if self._write_access is None:
             return
         scope, start = served.scope, served.start
         client = scope["client"]
@@ -115,7 +111,7 @@ class Ledger:
             serial=self._assignment.serial,
             generation=self._assignment.generation,
         )
-        access_log.info(self._access_line(entry))
+        self._write_access(entry)
 
 
 @lru_cache(maxsize=4096)  # asked for each request, and a connection has many

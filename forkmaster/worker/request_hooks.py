@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from forkmaster.http.head import split_field
-from forkmaster.logs.access import AccessEntry, compile_format
+from forkmaster.logs.access import AccessEntry
+from forkmaster.logs.setup import access_writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from forkmaster.worker.exchange import Exchange
 
 log = logging.getLogger("forkmaster.error")
-access_log = logging.getLogger("forkmaster.access")
 
 
 class RequestHooks:
@@ -33,11 +33,9 @@ class RequestHooks:
         self._pre_request = config.pre_request
         self._post_request = config.post_request
         self._post_arity = _arity(config.post_request) if config.post_request else 0
-        self._access_line: Callable[[AccessEntry], str] | None = None
-        if access_log.handlers and access_log.isEnabledFor(logging.INFO):
-            self._access_line = compile_format(config.access_log_format)
+        self._write_access = access_writer(config)
         self.wants_before = config.pre_request is not None
-        self.wants_after = config.post_request is not None or self._access_line is not None
+        self.wants_after = config.post_request is not None or self._write_access is not None
 
     def before(self, exchange: Exchange) -> None:
         """Call pre_request, and let what it changed in the request take effect.
@@ -53,8 +51,8 @@ class RequestHooks:
 
     def after(self, exchange: Exchange, duration: int) -> None:
         """Call post_request and write the access line.  Never raises.  Nanoseconds."""
-        if self._access_line is not None:
-            self._log_access(exchange, duration, self._access_line)
+        if self._write_access is not None:
+            self._log_access(exchange, duration, self._write_access)
         if self._post_request is None:
             return
         request = exchange.request_view or RequestView(exchange)
@@ -65,7 +63,7 @@ class RequestHooks:
             log.exception("%s: the hook post_request raised", exchange)
 
     def _log_access(
-        self, exchange: Exchange, duration: int, line: Callable[[AccessEntry], str]
+        self, exchange: Exchange, duration: int, write: Callable[[AccessEntry], None]
     ) -> None:
         connection, request = exchange.connection, exchange.line
         entry = AccessEntry(
@@ -82,7 +80,7 @@ class RequestHooks:
             serial=self._assignment.serial,
             generation=self._assignment.generation,
         )
-        access_log.info(line(entry))
+        write(entry)
 
     def _queued(self, exchange: Exchange, duration: int) -> float | None:
         """The seconds since the proxy took the request, if a trusted one tells."""

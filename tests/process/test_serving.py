@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Serve
-from tests.process.harness import Kind, Response, ask, read_all, request_bytes
+from tests.process.harness import Kind, Response, ask, read_all, request_bytes, wait_for
 
 
 def test_an_answer(serve: Serve, kind: Kind) -> None:
@@ -160,3 +162,45 @@ def test_fastapi(serve: Serve) -> None:
 
     assert server.get("/").body == b'{"hello":"fastapi","ready":true}'
     assert server.get("/sync").body == b'{"hello":"thread"}'
+
+
+@pytest.mark.parametrize("sendfile", ["--sendfile", "--no-sendfile"])
+def test_a_file_is_the_same_with_and_without_sendfile(
+    serve: Serve, tmp_path: Path, sendfile: str
+) -> None:
+    content = bytes(range(256)) * 4096
+    (tmp_path / "content").write_bytes(content)
+    (tmp_path / "file_app.py").write_text(
+        """
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "1048576")])
+    return environ["wsgi.file_wrapper"](open("content", "rb"))
+"""
+    )
+    server = serve(sendfile, "file_app", cwd=tmp_path)
+
+    assert server.get().body == content
+
+
+def test_a_logger_class_writes_what_it_makes_of_a_request(
+    serve: Serve, kind: Kind, tmp_path: Path
+) -> None:
+    config = tmp_path / "gunicorn.py"
+    config.write_text(
+        """
+from gunicorn.glogging import Logger
+
+class Mine(Logger):
+    def access(self, resp, req, environ, request_time):
+        self.access_log.info("mine %s %s %s", req.method, req.path, resp.status_code)
+
+logger_class = Mine
+accesslog = "access.log"
+"""
+    )
+    server = serve(*kind.arguments, "-c", str(config), "--chdir", str(tmp_path), kind.app)
+    log = tmp_path / "access.log"
+
+    assert server.get("/pid?q=1").status == 200
+
+    wait_for(lambda: log.exists() and log.read_text() == "mine GET /pid 200\n")

@@ -55,8 +55,6 @@ class Requests:
         "--sendfile --no-sendfile",
         "Let the kernel send files that the application answers with.",
         differs="sendfile = True means on; in gunicorn any value turns it off",
-        effect=Effect.NONE,
-        instead="it is not built yet to turn it off",
     )
     permit_obsolete_folding: bool = setting(
         False,

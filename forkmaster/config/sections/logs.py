@@ -57,8 +57,8 @@ class Logs:
         LOGGER_CLASS,
         "--logger-class",
         "A class that sets the logs up, derived from gunicorn.glogging.Logger.",
-        effect=Effect.NONE,
-        instead="it is not built yet; use logconfig_dict",
+        differs="it gets what forkmaster logs; its methods are not what forkmaster logs through,"
+        " except access and atoms",
     )
     logconfig: Path | None = setting(
         None,

@@ -153,7 +153,8 @@ class Replacement:
         0,
         MEMORY,
         "--max-worker-memory",
-        'Replace a worker that has so much private memory, as "512MB"; 0 is never.',
+        'Replace a worker that has so much private memory, as "512MB"; 0 is never. '
+        "A bare number below a million is taken for MiB, with a warning.",
         own=True,
     )
     reload_mode: str = setting(

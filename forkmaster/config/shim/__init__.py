@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _FOLDER = Path(__file__).parent
+_SERVER = "gunicorn"
 _UVICORN_WORKERS = ("uvicorn_worker", "uvicorn.workers")
 
 
@@ -44,3 +45,15 @@ def install() -> None:
     """Let `import gunicorn` find the stand-in, in this process.  Once is enough."""
     if _Finder not in sys.meta_path:
         sys.meta_path.insert(0, _Finder)
+
+
+def unheard() -> list[str]:
+    """Warnings about what a configuration file has changed in the stand-in without effect."""
+    module = sys.modules.get("gunicorn")
+    written = getattr(module, "SERVER_SOFTWARE", None)
+    if module is None or written in (None, f"{_SERVER}/{getattr(module, '__version__', '')}"):
+        return []
+    return [
+        f"gunicorn.SERVER_SOFTWARE has no effect ({written}): the Server header is forkmaster,"
+        " unless the application sends one, or nginx its own"
+    ]

@@ -43,7 +43,6 @@ def test_to_install_it_twice_changes_nothing() -> None:
     "statement",
     [
         "import gunicorn\nassert gunicorn.SERVER == 'gunicorn' and gunicorn.SERVER_SOFTWARE",
-        "import gunicorn\ngunicorn.SERVER_SOFTWARE = 'x'",
         "import gunicorn\nassert gunicorn.version_info >= (20, 0)",
         "from gunicorn import glogging\nglogging.Logger.error_fmt = '%(message)s'",
         "from gunicorn.glogging import CONFIG_DEFAULTS, Logger",
@@ -187,3 +186,15 @@ def test_the_config_of_an_embedding_program_knows_every_setting() -> None:
         config.set("nothing", 1)
     with pytest.raises(AttributeError, match="No configuration setting for: nothing"):
         _ = config.nothing
+
+
+def test_a_server_software_that_nobody_hears_is_told(
+    load_file: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shim.install()
+    module = importlib.import_module("gunicorn")
+    monkeypatch.setattr(module, "SERVER_SOFTWARE", module.SERVER_SOFTWARE)
+
+    (warning,) = load_file("import gunicorn\ngunicorn.SERVER_SOFTWARE = 'secret'").warnings
+
+    assert warning.startswith("gunicorn.SERVER_SOFTWARE has no effect (secret): the Server header")

@@ -194,11 +194,7 @@ REFUSED = [
     (values.SIZE, "big", '"big" is not a size; write a number of bytes, or "512MB"'),
     (values.SIZE, 1.5, '1.5 is not a size; write a number of bytes, or "512MB"'),
     (values.SIZE, -1, "-1 is negative; write a number of bytes, 0 or more"),
-    (
-        values.MEMORY,
-        200,
-        '200 is 200 bytes, too little for a process; write "200MB" if megabytes were meant',
-    ),
+    (values.MEMORY, "200kB", '"200kB" is too little for a process; write it as "200M"'),
     (values.MODE, "rw", '"rw" is not a whole number'),
     (values.MODE, 0o10000, '4096 is not a file mode; write it in octal, as 0o660 or "0660"'),
     (values.WORKERS, 0, '0 workers would serve nobody; write 1 or more, or "auto"'),
@@ -309,6 +305,8 @@ def test_a_wrong_value_is_explained(kind: Kind, given: object, message: str) -> 
                 "Write debug, info, warning, error or critical",
             ),
         ),
+        (values.MEMORY, 200, Noted(200 << 20, '200 is taken for 200 MiB; write "200M"')),
+        (values.MEMORY, "512", Noted(512 << 20, '512 is taken for 512 MiB; write "512M"')),
         (
             places.PYTHONPATH,
             "/nowhere",

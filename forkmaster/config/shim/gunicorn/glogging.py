@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import logging
+import logging.handlers
+import os
 import sys
 import time
 from typing import Any, ClassVar, TextIO
@@ -113,11 +116,48 @@ class Logger:
         self.error_log.log(level, msg, *args, **kwargs)
 
     def atoms(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> Any:
-        """For a subclass to extend; forkmaster makes the atoms itself."""
-        return {}
+        """The atoms of one access line."""
+        status = resp.status.split(None, 1)[0] if isinstance(resp.status, str) else resp.status
+        duration = request_time.total_seconds()
+        atoms = {
+            "h": environ.get("REMOTE_ADDR") or "-",
+            "l": "-",
+            "u": self._get_user(environ) or "-",
+            "t": self.now(),
+            "r": f"{environ['REQUEST_METHOD']} {environ['RAW_URI']} {environ['SERVER_PROTOCOL']}",
+            "s": status,
+            "m": environ.get("REQUEST_METHOD"),
+            "U": environ.get("PATH_INFO"),
+            "q": environ.get("QUERY_STRING"),
+            "H": environ.get("SERVER_PROTOCOL"),
+            "b": str(resp.sent),
+            "B": resp.sent,
+            "f": environ.get("HTTP_REFERER", "-"),
+            "a": environ.get("HTTP_USER_AGENT", "-"),
+            "T": int(duration),
+            "D": int(duration * 1_000_000),
+            "M": int(duration * 1_000),
+            "L": f"{duration:.6f}",
+            "p": f"<{os.getpid()}>",
+        }
+        atoms |= {f"{{{name.lower()}}}i": value for name, value in req.headers}
+        atoms |= {f"{{{name.lower()}}}o": value for name, value in resp.headers}
+        atoms |= {f"{{{name.lower()}}}e": value for name, value in environ.items()}
+        return atoms
 
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
-        """For a subclass to override; forkmaster writes the line itself."""
+        """Write an access line.  For a subclass to override, or to call."""
+        atoms = self.atoms_wrapper_class(self.atoms(resp, req, environ, request_time))
+        self.access_log.info(self.cfg.access_log_format, atoms)
+
+    def _get_user(self, environ: dict[str, Any]) -> str | None:
+        kind, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        if kind.lower() != "basic":
+            return None
+        try:
+            return base64.b64decode(credentials).decode().partition(":")[0]
+        except ValueError:
+            return None  # whoever checks it will say so
 
     def now(self) -> str:
         return time.strftime("[%d/%b/%Y:%H:%M:%S %z]")
@@ -144,7 +184,9 @@ class Logger:
         if output is None:
             return
         handler: logging.Handler = (
-            logging.StreamHandler(stream) if output == "-" else logging.FileHandler(output)
+            logging.StreamHandler(stream)
+            if output == "-"
+            else logging.handlers.WatchedFileHandler(output)
         )
         handler.setFormatter(fmt)
         handler._gunicorn = True  # type: ignore[attr-defined]
