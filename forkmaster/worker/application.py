@@ -194,6 +194,12 @@ def _missing(module: ModuleType, name: str) -> str:
 def _suggestion(module: ModuleType) -> str:
     names = sorted(_applications(module), key=_likelihood)
     if not names:
+        # Django's startproject makes a package that holds them.
+        for each in ("wsgi", "asgi"):
+            if any(
+                Path(folder, f"{each}.py").exists() for folder in getattr(module, "__path__", ())
+            ):
+                return f" It is a package. Try forkmaster {module.__name__}.{each}"
         return " It defines no callable that could be an application."
     listed = f" It defines {', '.join(names[:5])}." if len(names) > 1 else ""
     return f"{listed} Try forkmaster {module.__name__}:{names[0]}"
