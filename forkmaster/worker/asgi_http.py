@@ -125,6 +125,7 @@ class HTTPConnection(asyncio.Protocol):
         "owner",
         "scheme",
         "server",
+        "shown",
         "transport",
         "write_paused",
     )
@@ -137,6 +138,7 @@ class HTTPConnection(asyncio.Protocol):
         """`client` is the peer, None of a unix socket; `server` where it connected to."""
         self.owner = owner
         self.client = client
+        self.shown = shown_client(client)
         self.server = server
         self.scheme = "http"
         self._reader = owner.reader_for(client)
@@ -547,7 +549,9 @@ class Exchange:
         self.began = began = monotonic_ns()
         if began >= owner.date_expires:
             owner.renew_date()
-        self._record = owner.ledger.begin(self.head, self.scope["client"], began)
+        client = self.scope["client"]
+        shown = connection.shown if client is connection.client else shown_client(client)
+        self._record = owner.ledger.begin(self.head, shown, began)
         try:
             await owner.application(self.scope, self.receive, self.send)
             if not self.response_complete and not self.is_lost:
@@ -558,6 +562,8 @@ class Exchange:
             owner.exchanges.discard(self)
             if not self._is_booked:
                 self._book()
+            # It has a method of ours, and the collector would have to part the two.
+            self.scope = {}
             if owner.is_draining:
                 owner.look_whether_drained()
 
@@ -764,6 +770,11 @@ class Exchange:
     def __str__(self) -> str:
         client = self.scope["client"]
         return f"{self.request} from {client[0]}" if client else self.request
+
+
+def shown_client(client: tuple[str, int] | None) -> bytes:
+    """The client's address, as the board shows it."""
+    return f"{client[0]}:{client[1]}".encode("latin-1") if client else b""
 
 
 def log_failure(what: str, exc: BaseException) -> None:

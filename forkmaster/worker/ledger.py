@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from functools import lru_cache
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -49,7 +48,7 @@ class Ledger:
         self.limits = WorkerLimits(assignment)
         self._write_access = access_writer(config)
 
-    def begin(self, head: bytes, client: tuple[str, int] | None, now: int) -> int:
+    def begin(self, head: bytes, client: bytes, now: int) -> int:
         """The record that now shows this request in flight; -1 if all are taken."""
         words, free = self._words, self._free
         words[layout.IN_FLIGHT] += 1
@@ -64,7 +63,7 @@ class Ledger:
         _STRINGS.pack_into(
             self._octets,
             first * 8 + layout.CLIENT_OFFSET,
-            client_text(*client) if client else b"",
+            client,
             head,
         )
         words[first] = now
@@ -112,9 +111,3 @@ class Ledger:
             generation=self._assignment.generation,
         )
         self._write_access(entry)
-
-
-@lru_cache(maxsize=4096)  # asked for each request, and a connection has many
-def client_text(host: str, port: int) -> bytes:
-    """The client's address, as the board shows it."""
-    return f"{host}:{port}".encode("latin-1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from forkmaster.board import layout
 from forkmaster.board.slot import Slot
+from forkmaster.worker.asgi_http import Exchange
 from tests.http.test_answers import REFUSED as ANSWERS
 from tests.unit.http.test_body import REFUSED as BODY
 from tests.unit.http.test_head import REFUSED as HEAD
@@ -30,7 +32,14 @@ def slot(tmp_path: Path) -> Iterator[Slot]:
 class Recorder:
     """An application that answers `hello`, and keeps what it was asked."""
 
-    def __init__(self, body: bytes = b"hello", status: int = 200, headers: Any = ()) -> None:
+    def __init__(
+        self,
+        body: bytes = b"hello",
+        status: int = 200,
+        headers: Any = (),
+        keeps_scopes: bool = True,
+    ) -> None:
+        self._keeps_scopes = keeps_scopes
         self.scopes: list[dict[str, Any]] = []
         self.bodies: list[bytes] = []
         self._answer = body
@@ -38,7 +47,8 @@ class Recorder:
         self._headers = headers
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self.scopes.append(scope)
+        if self._keeps_scopes:
+            self.scopes.append(scope)
         self.bodies.append(await read(receive))
         start = {"type": "http.response.start", "status": self._status, "headers": self._headers}
         await send(start)
@@ -287,6 +297,21 @@ def test_the_rest_of_a_body_is_skipped(slot: Slot) -> None:
     assert statuses(ask(hasty, slot, post, b"12345", b"67890" + GET).written) == [200, 200]
     endless = ask(hasty, slot, CHUNKED, *40 * [b"ffff\r\n" + 65535 * b"x" + b"\r\n"])
     assert endless.is_over
+
+
+def test_a_request_leaves_nothing_for_the_collector(slot: Slot) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+
+        async def story(talk: Talk) -> None:
+            await talk.say(*10 * [GET])
+            kept = [each for each in gc.get_objects() if type(each) is Exchange]
+            assert kept == []
+
+        talk(Recorder(keeps_scopes=False), slot, story)
+    finally:
+        gc.enable()
 
 
 # --- What the client sees -----------------------------------------------------------------------

@@ -41,7 +41,7 @@ def slot(tmp_path: Path) -> Iterator[Slot]:
 def test_a_request_is_counted_and_kept_as_history(slot: Slot) -> None:
     ledger = Ledger(assigned(slot, Config()))
 
-    record = ledger.begin(HEAD, CLIENT, 1)
+    record = ledger.begin(HEAD, b"127.0.0.1:50000", 1)
     in_flight = slot.words[layout.IN_FLIGHT]
     ledger.end(record, Served(), 5, 1)
 
@@ -62,7 +62,7 @@ def test_a_request_is_counted_and_kept_as_history(slot: Slot) -> None:
 def test_more_requests_than_records_are_served_and_counted(slot: Slot) -> None:
     ledger = Ledger(assigned(slot, Config()))
 
-    records = [ledger.begin(HEAD, None, 1) for _ in range(4)]
+    records = [ledger.begin(HEAD, b"", 1) for _ in range(4)]
     in_flight = slot.words[layout.IN_FLIGHT]
     for record in records:
         ledger.end(record, Served(), 0, 1)
@@ -71,7 +71,7 @@ def test_more_requests_than_records_are_served_and_counted(slot: Slot) -> None:
     assert in_flight == 4
     assert slot.words[layout.STATUS + 2] == 4
     # The one finished longest ago is taken first, so the finished ones stay as history.
-    assert ledger.begin(HEAD, None, 1) == 2
+    assert ledger.begin(HEAD, b"", 1) == 2
 
 
 def test_the_last_request_asks_for_a_replacement(slot: Slot) -> None:
@@ -80,7 +80,7 @@ def test_the_last_request_asks_for_a_replacement(slot: Slot) -> None:
 
     flags = []
     for _ in range(3):
-        ledger.end(ledger.begin(HEAD, CLIENT, 1), Served(), 0, 1)
+        ledger.end(ledger.begin(HEAD, b"127.0.0.1:50000", 1), Served(), 0, 1)
         flags.append(slot.words[layout.FLAGS])
 
     assert flags[0] == 0
@@ -114,7 +114,7 @@ def test_a_request_is_a_line_in_the_access_log(slot: Slot, access_lines: list[st
     ledger = Ledger(assigned(slot, Config()))
 
     headers = [(b"referer", b"http://a/"), (b"user-agent", b'x"y')]
-    ledger.end(ledger.begin(HEAD, CLIENT, 1), Served(*headers), 5, 1)
+    ledger.end(ledger.begin(HEAD, b"127.0.0.1:50000", 1), Served(*headers), 5, 1)
     ledger.log_access(Served(client=None), 0, 1)
 
     assert access_lines[0].startswith("127.0.0.1 - - [")
