@@ -104,7 +104,7 @@ def test_a_reload_that_cannot_fork_is_refused(serve: Serve) -> None:
 def test_a_master_without_descriptors_serves_on(serve: Serve, kind: Kind) -> None:
     server = serve(*kind.arguments, "-w", "2", kind.app).wait_until_ready(2)
     server.expect("SIGKILL", "cannot fork worker 3: Too many open files; next attempt")
-    server.tolerate("cannot keep the incident")
+    server.tolerate("cannot keep the incident", "cannot write the notice")
     allowed = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
 
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (3, allowed[1]))
@@ -147,7 +147,7 @@ def test_a_worker_without_descriptors_takes_connections_when_it_has_some(
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
+    """A file system of 256 KiB.  To be named before `serve`, so that it outlives the server."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
@@ -170,7 +170,7 @@ def fill(folder: Path) -> Path:
     return path
 
 
-def test_a_full_dev_shm_stops_the_start_with_a_reason(serve: Serve, small: Path) -> None:
+def test_a_full_dev_shm_stops_the_start_with_a_reason(small: Path, serve: Serve) -> None:
     fill(small)
 
     server = serve("--worker-tmp-dir", str(small), "hello")
@@ -183,11 +183,12 @@ def test_a_full_dev_shm_stops_the_start_with_a_reason(serve: Serve, small: Path)
 
 
 def test_a_dev_shm_that_fills_up_delays_new_workers_only(
-    serve: Serve, kind: Kind, small: Path
+    small: Path, serve: Serve, kind: Kind
 ) -> None:
     server = serve("--worker-tmp-dir", str(small), *kind.arguments, "-w", "2", kind.app)
     server.wait_until_ready(2)
     server.expect("SIGKILL", "cannot fork worker 3: No space left on device; next attempt")
+    server.tolerate("cannot keep the incident", "cannot write the notice")
 
     # The dead one's slot would make room for the next.
     ballast = fill(small)
@@ -202,11 +203,16 @@ def test_a_dev_shm_that_fills_up_delays_new_workers_only(
     assert [server.get("/pid").status for _ in range(5)] == [200] * 5
 
 
-def test_a_hang_is_told_though_there_is_no_room_for_its_stacks(serve: Serve, small: Path) -> None:
+def test_a_hang_is_told_though_there_is_no_room_for_its_stacks(small: Path, serve: Serve) -> None:
     server = serve("--worker-tmp-dir", str(small), "--timeout", "1", "-k", "sync", "block")
     server.wait_until_ready()
     server.expect("sent no heartbeat.*GET /block", "exited with status 1")
-    server.tolerate("cannot fork worker 2: No space left", "stood here", "cannot keep the incident")
+    server.tolerate(
+        "cannot fork worker 2: No space left",
+        "stood here",
+        "cannot keep the incident",
+        "cannot write the notice",
+    )
 
     server.send(request_bytes("/block"))
     ballast = fill(small)
@@ -233,7 +239,7 @@ def test_a_full_disk_costs_log_lines_and_nothing_else(serve: Serve, kind: Kind) 
     assert server.stop() == 0
 
 
-def test_a_full_disk_stops_a_start_that_needs_a_pid_file(serve: Serve, small: Path) -> None:
+def test_a_full_disk_stops_a_start_that_needs_a_pid_file(small: Path, serve: Serve) -> None:
     fill(small)
 
     server = serve("-p", str(small / "server.pid"), "hello")
@@ -373,7 +379,7 @@ def freezer() -> Iterator[Freezer]:
 
 
 def test_a_frozen_worker_is_replaced_and_insisted_on(
-    serve: Serve, kind: Kind, freezer: Freezer
+    freezer: Freezer, serve: Serve, kind: Kind
 ) -> None:
     server = serve(
         *("--timeout", "1", "--kill-timeout", "1", *kind.arguments, "-w", "2", kind.app)
