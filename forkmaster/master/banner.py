@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from forkmaster import __version__
@@ -66,6 +67,9 @@ class ReadyLine:
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
         self.told = False
+        # Now, because later there may be no descriptor left to read it from /proc, and another time
+        # on the wall clock.
+        self.born = monotonic() - processes.age()
 
     def observe(self, event: Event, done: Sequence[Action]) -> None:
         """Look whether this event has made the last worker ready."""
@@ -75,5 +79,5 @@ class ReadyLine:
         ready = sum(child.state is State.READY for child in supervisor.workers())
         if ready >= supervisor.target > 0:
             self.told = True
-            took = processes.age() * 1000
+            took = (monotonic() - self.born) * 1000
             log.info("ready in %.0f ms: %d %s", took, ready, "worker" if ready == 1 else "workers")
