@@ -94,6 +94,12 @@ class Share:
         """Stop counting: this worker takes no more connections, because it drains."""
         self._words[self._cell] = ABSENT
 
+    def is_alone(self) -> bool:
+        """Whether no other worker takes connections."""
+        words = self._words
+        cells: list[int] = words[1 : 1 + words[0]].tolist()
+        return len(cells) - cells.count(ABSENT) <= 1
+
     def has_more_than_its_share(self, count: int) -> bool:
         """Whether a worker with `count` connections should let the others accept first."""
         words = self._words

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -175,6 +176,7 @@ def check_transfer_encoding(value: str) -> None:
     raise Refused(400, "Transfer-Encoding is not chunked (RFC 9112 6.3)")
 
 
+@lru_cache(maxsize=64)  # clients say one of a few things
 def connection_options(value: str) -> frozenset[str]:
     """The options that a Connection header lists, in lower case (RFC 9110 7.6.1)."""
     return frozenset(option.strip(" \t").lower() for option in value.split(","))

@@ -74,6 +74,8 @@ RECEIVE = 64 << 10
 _EVENTS = 256
 # A worker above its share lets the others go first for so long.
 _STEP_BACK = 5_000_000
+# Few enough that those who are connected do not notice.
+_AT_ONCE = 16
 # After EMFILE: a file of the application's may be closed without our noticing.
 _OUT_OF_FILES = SECOND
 # After our last byte: gunicorn's 2 s, for the client to read it and close.
@@ -140,7 +142,10 @@ class Reactor:
         self._due = 0
         self._register_at = 0  # when to take connections again; 0: we do, or are full
         self._listening = False
-        self._handoff = assignment.handoff if config.workers > 1 else None
+        # How many connections to accept at a wake-up.  More than one only where no sibling would
+        # get them: for an only worker it saves a poll and two registrations for each.
+        self._at_once = 1
+        self._handoff = assignment.handoff
         self._handoff_fd = self._handoff[0].fileno() if self._handoff else -1
         self._said_out_of_files = False
         self.draining = False  # told to stop; from then on every answer closes its connection
@@ -161,6 +166,7 @@ class Reactor:
         self._tick_at = monotonic_ns() + self._beat_every
         self._set_due()
         self._published()  # so that the siblings count us from the first connection on
+        self._look_for_siblings()
         self._take_connections()
         on_ready()
         try:
@@ -227,11 +233,16 @@ class Reactor:
                 self._leave_listeners()
                 self._take_connections()
             self._worker_limits.look(now)
+            self._look_for_siblings()
         if self._register_at and now >= self._register_at:
             self._take_connections()
         for connection in self._timers.expired(now):
             self._expire(connection, now)
         self._set_due()
+
+    def _look_for_siblings(self) -> None:
+        alone = self.config.workers == 1 and self._balance.is_alone()
+        self._at_once = _AT_ONCE if alone else 1
 
     def _set_due(self) -> None:
         due = min(self._tick_at, self._timers.next())
@@ -318,27 +329,30 @@ class Reactor:
                 self._poller.unregister(self._handoff_fd)
 
     def _accept(self, listener: _Listener) -> None:
-        try:
-            sock, address = listener.sock.accept()
-        except BlockingIOError:
-            return  # a sibling was faster
-        except OSError as exc:
-            if exc.errno in _EXHAUSTED:
-                self._pause_accepting(exc)
-            return  # otherwise the client's: it left while it was queued
-        self._words[layout.ACCEPTED] += 1
-        if self._listening:
-            # To the end of the queue of those who wait for it, before we are busy.
-            if self._balance.has_more_than_its_share(len(self._connections) + 1):
-                self._leave_listeners()
-                self._register_at = monotonic_ns() + _STEP_BACK
-                self._due = min(self._due, self._register_at)
-            else:
-                self._poller.unregister(listener.fd)
-                self._poller.register(listener.fd, READ | EXCLUSIVE)
-        self._adopt(sock, address, listener)
-        if not self._may_accept():
-            self._leave_listeners()  # until one of them closes
+        """Take a connection; several at once if there is no sibling to leave them to."""
+        for _ in range(self._at_once):
+            try:
+                sock, address = listener.sock.accept()
+            except BlockingIOError:
+                return  # a sibling was faster, or that was all
+            except OSError as exc:
+                if exc.errno in _EXHAUSTED:
+                    self._pause_accepting(exc)
+                return  # otherwise the client's: it left while it was queued
+            self._words[layout.ACCEPTED] += 1
+            if self._listening and self._at_once == 1:
+                # To the end of the queue of those who wait for it, before we are busy.
+                if self._balance.has_more_than_its_share(len(self._connections) + 1):
+                    self._leave_listeners()
+                    self._register_at = monotonic_ns() + _STEP_BACK
+                    self._due = min(self._due, self._register_at)
+                else:
+                    self._poller.unregister(listener.fd)
+                    self._poller.register(listener.fd, READ | EXCLUSIVE)
+            self._adopt(sock, address, listener)
+            if not self._may_accept():
+                self._leave_listeners()  # until one of them closes
+                return
 
     def _pause_accepting(self, exc: OSError) -> None:
         self._leave_listeners()

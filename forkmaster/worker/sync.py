@@ -15,10 +15,23 @@ from __future__ import annotations
 
 import struct
 import threading
+from itertools import cycle
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from forkmaster.board import layout
+from forkmaster.board.layout import (
+    BUCKETS,
+    BYTES_IN,
+    BYTES_OUT,
+    CLIENT_OFFSET,
+    HISTOGRAM,
+    IN_FLIGHT,
+    STATUS,
+)
+from forkmaster.board.layout import (
+    BUSY as BUSY_TIME,
+)
 from forkmaster.system.poller import READ, WRITE
 from forkmaster.worker.connection import BUSY, IDLE, WRITING
 from forkmaster.worker.exchange import ClientGoneError, Exchange
@@ -38,6 +51,7 @@ if TYPE_CHECKING:
 # pack_into cuts what is too long and pads with NUL what is short; the last byte stays NUL.
 _STRINGS = struct.Struct(f"{layout.CLIENT_SIZE - 1}sx{layout.REQUEST_SIZE - 1}sx")
 _ENDING = struct.Struct("QQQQ")  # END, RESPONSE_STATUS, THREAD, SENT
+LAST_BUCKET = HISTOGRAM + BUCKETS - 1
 assert layout.CLIENT_OFFSET + layout.CLIENT_SIZE == layout.REQUEST_OFFSET
 assert (layout.END, layout.RESPONSE_STATUS, layout.THREAD, layout.SENT) == (1, 2, 3, 4)
 
@@ -48,8 +62,11 @@ class SyncWorker(Reactor):
     def __init__(self, assignment: Assignment, application: Callable[..., Any]) -> None:
         super().__init__(assignment, application)
         self._octets = assignment.slot.octets
-        self._records = self._words[layout.RECORD_COUNT]
-        self._record = 0
+        # The first word of each record, in turn: the one finished longest ago comes next.
+        self._records = cycle(
+            layout.RECORDS_FIRST_WORD + record * layout.RECORD_WORDS
+            for record in range(self._words[layout.RECORD_COUNT])
+        )
         self._context = self._pristine.copy()
         self._spare_contexts: list[Context] = []
         self._calling = 0  # since when the application is being called; 0 while it is not
@@ -57,10 +74,13 @@ class SyncWorker(Reactor):
 
     def serve(self, on_ready: Callable[[], None]) -> None:
         self._thread = threading.get_ident()
-        if self._handoff is not None:
+        super().serve(on_ready)
+
+    def _look_for_siblings(self) -> None:
+        super()._look_for_siblings()
+        if self._at_once == 1 and self._handoff is not None and self._watcher is None:
             self._watcher = HandOffThread(lambda: self._calling, self._pass_ready)
             self._watcher.start()
-        super().serve(on_ready)
 
     def _end(self) -> None:
         if self._watcher is not None:
@@ -93,32 +113,31 @@ class SyncWorker(Reactor):
 
         # The record, as board/layout.py says: strings between the two stores of START.
         words = self._words
-        record = self._record
-        self._record = record + 1 if record + 1 < self._records else 0
-        first = layout.RECORDS_FIRST_WORD + record * layout.RECORD_WORDS
+        first = next(self._records)
         words[first] = 0
         words[first + 1] = 0
         at = first * 8
-        _STRINGS.pack_into(self._octets, at + layout.CLIENT_OFFSET, connection.client, head)
+        _STRINGS.pack_into(self._octets, at + CLIENT_OFFSET, connection.client, head)
         exchange.began = began = monotonic_ns()
         words[first] = began
-        words[layout.IN_FLIGHT] = 1
+        words[IN_FLIGHT] = 1
 
         self._calling = began
         complete = self._run(exchange, self._context)
         self._calling = 0
 
         ended = monotonic_ns()
-        words[layout.IN_FLIGHT] = 0
+        words[IN_FLIGHT] = 0
         code = exchange.code
         sent = exchange.sent
         _ENDING.pack_into(self._octets, at + 8, ended, code, 0, sent)
-        words[layout.STATUS + code // 100] += 1
-        words[layout.BYTES_IN] += len(head)
-        words[layout.BYTES_OUT] += sent
-        words[layout.BUSY] += ended - began
-        bucket = ((ended - began) // 1000).bit_length()
-        words[layout.HISTOGRAM + (bucket if bucket < layout.BUCKETS else layout.BUCKETS - 1)] += 1
+        words[STATUS + code // 100] += 1
+        words[BYTES_IN] += len(head)
+        words[BYTES_OUT] += sent
+        duration = ended - began
+        words[BUSY_TIME] += duration
+        bucket = (duration // 1000).bit_length()
+        words[HISTOGRAM + bucket if bucket < BUCKETS else LAST_BUCKET] += 1
         if self._worker_limits.counts:
             self._worker_limits.count()
 
@@ -126,7 +145,7 @@ class SyncWorker(Reactor):
             self._suspend(connection, exchange)
             return
         if self._hooks.wants_after:
-            self._hooks.after(exchange, ended - began)
+            self._hooks.after(exchange, duration)
         if exchange.keep_alive:
             connection.state = IDLE
             connection.served = True

@@ -35,6 +35,17 @@ def test_the_one_worker_there_is_never_holds_too_much(balance: Balance) -> None:
     assert not share.has_more_than_its_share(1000)
 
 
+def test_a_worker_knows_whether_others_take_connections(balance: Balance) -> None:
+    mine, other = (balance.share(balance.take()) for _ in range(2))
+    mine.publish(0)
+    assert mine.is_alone()
+
+    other.publish(0)
+    assert not mine.is_alone()
+    other.leave()
+    assert mine.is_alone()
+
+
 def test_a_worker_that_holds_more_than_an_equal_part_waits(balance: Balance) -> None:
     mine, other = (balance.share(balance.take()) for _ in range(2))
     other.publish(0)
