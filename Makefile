@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHECKERS := $(VENV)/.checkers
 
-.PHONY: help install demo format check check-conf test lab-systemd bench faults docs
+.PHONY: help install demo format check check-conf test fuzz lab-systemd bench faults docs
 .DEFAULT_GOAL := help
 
 help:
@@ -51,6 +51,9 @@ check-conf: $(CHECKERS) ## every file of conf/ with the program that reads it
 test: $(INSTALLED) ## unit and http tests, then those with real servers
 	$(BIN)/python -m pytest tests/unit tests/http
 	$(BIN)/python -m pytest -n 4 tests/process tests/e2e tests/deploy
+
+fuzz: $(INSTALLED) ## damaged requests for 60 seconds, or SECONDS=600
+	$(BIN)/python scripts/fuzz_http.py $(or $(SECONDS),60)
 
 lab-systemd: $(INSTALLED) ## the units of conf/systemd under a real systemd, in a container
 	$(BIN)/python scripts/lab_systemd.py

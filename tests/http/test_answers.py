@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -361,3 +362,17 @@ def test_the_slot_tells_what_was_served(kind: str) -> None:
         at = layout.RECORDS_OFFSET + layout.REQUEST_OFFSET
         assert bytes(worker.slot.octets[at : at + 8]) == b"GET /one"
         assert words[layout.RECORDS_FIRST_WORD + layout.RESPONSE_STATUS] == 200
+
+
+def test_a_request_leaves_nothing_for_the_collector(kind: str) -> None:
+    with running(hello, kind) as worker, worker.connect() as sock:
+        ask(sock, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(50):
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert sock.recv(1000)
+            assert gc.collect() < 50
+        finally:
+            gc.enable()

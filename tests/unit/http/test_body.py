@@ -35,6 +35,8 @@ REFUSED: dict[str, tuple[int, bytes]] = {
     "nothing after the data": (400, b"3\r\nabc0\r\n\r\n"),
     "too much data": (400, b"3\r\nabcd\r\n0\r\n\r\n"),
     # 7.1.1: extensions
+    "a space before an extension": (400, b"3 ;a\r\nabc\r\n0\r\n\r\n"),
+    "a space in an extension": (400, b"3;a =b\r\nabc\r\n0\r\n\r\n"),
     "an extension without name": (400, b"3;\r\nabc\r\n0\r\n\r\n"),
     "a bare CR in an extension": (400, b"3;a\rb\r\nabc\r\n0\r\n\r\n"),
     "NUL in an extension": (400, b"3;a=\0\r\nabc\r\n0\r\n\r\n"),
@@ -88,7 +90,7 @@ ACCEPTED: dict[bytes, bytes] = {
     b"3\r\nabc\r\n2\r\n\r\n\r\n0\r\n\r\n": b"abc\r\n",
     b"A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n": b"0123456789" * 2,
     b'3;a;b=c;d="e;\\" f"\r\nabc\r\n0\r\n\r\n': b"abc",
-    b"3 ; a = b\r\nabc\r\n0;z\r\n\r\n": b"abc",
+    b"3;a=b\r\nabc\r\n0;z\r\n\r\n": b"abc",
     b"1\r\nx\r\n0\r\nA: b\r\nC: d\r\n\r\n": b"x",
 }
 
