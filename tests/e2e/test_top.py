@@ -65,13 +65,13 @@ def terminal(server: Server, tmp_path: Path) -> Iterator[Terminal]:
 
 def test_it_is_live_and_obeys_keys(server: Server, terminal: Terminal) -> None:
     terminal.wait("2 of 2 workers ready")
-    slow = server.send(request_bytes("/slow?4"))
-    terminal.wait("GET /slow?4 for")
+    slow = server.send(request_bytes("/slow?10"))
+    terminal.wait("GET /slow?10 for")
     terminal.press("s", "s", "s", "s", "s")
     terminal.wait("(by serving)")
     terminal.press("k", "k", "t")  # of the first row
     terminal.wait("any key goes back")
-    assert terminal.shows("wsgi_echo.py")
+    terminal.wait("wsgi_echo.py")
     terminal.press("x")
     terminal.press("+")
     terminal.wait("3 of 3 workers ready")

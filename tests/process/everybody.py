@@ -17,7 +17,7 @@ SYSTEM = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
 def python_for_everybody() -> tuple[str, dict[str, str]] | None:
     """An interpreter that `nobody` can run, with our packages; None if there is none."""
     paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), *site.getsitepackages()])}
-    check = "import forkmaster, uvicorn, httptools, psutil, tests.process.harness"
+    check = "import forkmaster, uvicorn, psutil, tests.process.harness"
     for python in (sys.executable, SYSTEM):
         try:
             found = subprocess.run(

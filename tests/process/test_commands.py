@@ -279,6 +279,7 @@ def test_status_shows_the_server_and_its_workers(serve: Serve) -> None:
 
 def test_status_of_a_master_that_stands_still(serve: Serve) -> None:
     server = serve("wsgi_echo").wait_until_ready()
+    wait_for(lambda: "wsgi_echo: serving" in command(server, "status").stdout, what="serving")
     server.send_signal(signal.SIGSTOP)
 
     done = command(server, "status")
