@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHECKERS := $(VENV)/.checkers
 
-.PHONY: help install demo format check check-conf test fuzz lab-systemd bench faults docs
+.PHONY: help install demo format check check-conf test lab fuzz lab-systemd bench faults docs
 .DEFAULT_GOAL := help
 
 help:
@@ -50,7 +50,10 @@ check-conf: $(CHECKERS) ## every file of conf/ with the program that reads it
 
 test: $(INSTALLED) ## unit and http tests, then those with real servers
 	$(BIN)/python -m pytest tests/unit tests/http
-	$(BIN)/python -m pytest -n 4 tests/process tests/e2e tests/deploy
+	$(BIN)/python -m pytest -n 4 -m "not lab" tests/process tests/e2e tests/deploy
+
+lab: $(INSTALLED) ## the tests that take long: faults of the machine, load, browsers, Prometheus
+	$(BIN)/python -m pytest -n 4 -m lab tests/process tests/e2e
 
 fuzz: $(INSTALLED) ## damaged requests for 60 seconds, or SECONDS=600
 	$(BIN)/python scripts/fuzz_http.py $(or $(SECONDS),60)

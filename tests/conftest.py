@@ -12,6 +12,32 @@ from tests.process.harness import KINDS, Kind, Server
 
 Serve = Callable[..., Server]
 
+# `make test` is to be done within three minutes on two processors; these are for `make lab`.
+LAB = frozenset(
+    {
+        "test_commands",
+        "test_incidents",
+        "test_machine",
+        "test_monitor",
+        "test_page",
+        "test_prometheus",
+        "test_recycling",
+        "test_reload_on_change",
+        "test_request_timeouts",
+        "test_scaling",
+        "test_systemd",
+        "test_top",
+    }
+)
+LAB_FOLDERS = frozenset({"process", "e2e"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the lab."""
+    for item in items:
+        if item.path.stem in LAB and item.path.parent.name in LAB_FOLDERS:
+            item.add_marker(pytest.mark.lab)
+
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
