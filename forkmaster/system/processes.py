@@ -17,9 +17,13 @@ from dataclasses import dataclass, field
 from resource import struct_rusage
 
 import psutil
-from setproctitle import setproctitle
+from setproctitle import getproctitle, setproctitle
 
 from forkmaster.system.signals import signal_name
+
+# Now: it finds the memory of the title by the environment that follows it, and gives up for ever
+# if that has been moved meanwhile by the first change of a variable.
+getproctitle()
 
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1
