@@ -49,7 +49,7 @@ check-conf: $(CHECKERS) ## every file of conf/ with the program that reads it
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check_conf.sh
 
 test: $(INSTALLED) ## unit and http tests, then those with real servers
-	$(BIN)/python -m pytest tests/unit tests/http
+	$(BIN)/python -m pytest -n 2 tests/unit tests/http
 	$(BIN)/python -m pytest -n 4 -m "not lab" tests/process tests/e2e tests/deploy
 
 lab: $(INSTALLED) ## the tests that take long: faults of the machine, load, browsers, Prometheus
