@@ -142,6 +142,7 @@ STATES = ("unknown", "starting", "serving", "draining", "exiting")
 
 # Bits of FLAGS.
 WANT_RECYCLE = 1  # a limit was reached; replace me
+LEFT = 2  # what was queued at the listeners is taken; no new connection is
 WANT_RECYCLE_REASON_SHIFT = 8  # the reason, as an index into RECYCLE_REASONS
 RECYCLE_REASONS = ("", "max_requests", "max_worker_lifetime", "max_worker_memory", "stuck thread")
 

@@ -26,6 +26,13 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Left:
+    """A worker that drains has left the listeners: who connects now, others serve."""
+
+    serial: int
+
+
+@dataclass(frozen=True)
 class Pulse:
     """What the slot of one worker says."""
 
@@ -136,6 +143,7 @@ Event = (
     Start
     | Tick
     | Ready
+    | Left
     | Pulses
     | Exited
     | SpawnFailed

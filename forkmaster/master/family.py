@@ -147,10 +147,12 @@ class Family:
                 )
                 process.view.booted = True
                 self.decide(events.Ready(serial))
-            # The same byte may announce both.
+            # The same byte may announce all of these.
             if words[layout.FLAGS] & layout.WANT_RECYCLE and not child.recycle:
                 reason = words[layout.FLAGS] >> layout.WANT_RECYCLE_REASON_SHIFT
                 self.decide(events.Recycle(serial, layout.RECYCLE_REASONS[reason]))
+            if words[layout.FLAGS] & layout.LEFT and not child.has_left:
+                self.decide(events.Left(serial))
 
     def _answered(self, zygote: Process) -> None:
         """A zygote has forked, or could not."""

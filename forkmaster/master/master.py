@@ -527,6 +527,7 @@ class Master:
         log.info(
             "upgraded from forkmaster %s; %d children adopted", left.forkmaster, len(self.processes)
         )
+        self.family.heed()  # what was told while the program changed
         self.family.reap()
         self._propose(self.loaded)
 

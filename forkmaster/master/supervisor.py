@@ -64,6 +64,7 @@ from forkmaster.master.events import (
     Aim,
     Event,
     Exited,
+    Left,
     Propose,
     Pulse,
     Pulses,
@@ -120,6 +121,7 @@ class Child:
     makes_room: bool = False  # before its replacement starts
     expected: bool = False  # we asked it to go, so its death says nothing about the application
     missed: bool = False  # a deadline, and that is what ends it
+    has_left: bool = False  # the listeners, so that it serves no new connection
 
     def __str__(self) -> str:
         return f"{self.role.value} {self.serial}"
@@ -267,6 +269,9 @@ class Supervisor:
                 pass
             case Ready(serial):
                 self._record_ready(serial, now)
+            case Left(serial):
+                if serial in self.children:
+                    self.children[serial].has_left = True
             case Pulses(latest):
                 self._record_pulses(latest, now)
             case Exited(serial, status, reason):
@@ -561,7 +566,9 @@ class Supervisor:
             return
         fresh, stale = self._fresh(self.candidate), self._stale(self.candidate)
         ready = [child for child in fresh if child.state is State.READY]
-        if len(ready) >= self._candidate_target and not stale:
+        # Whoever was told that the reload is done, and asks, must meet the new code.
+        alone = not stale and not self._may_still_accept(self.candidate)
+        if len(ready) >= self._candidate_target and alone:
             self.previous, self.committed = self.committed, self.candidate
             self.candidate = None
             self.waiting = False
@@ -708,6 +715,16 @@ class Supervisor:
     def _stale(self, generation: int) -> list[Child]:
         recycled = self._recycled()
         return [c for c in self.workers() if c.generation != generation or c is recycled]
+
+    def _may_still_accept(self, wanted: int) -> bool:
+        """Whether a worker of another generation was told to stop and still takes connections."""
+        return any(
+            child.role is Role.WORKER
+            and child.generation != wanted
+            and child.state is State.STOPPING
+            and not child.has_left
+            for child in self.children.values()
+        )
 
     def _probe(self) -> Child | None:
         probes = (c for c in self.children.values() if c.role in PROBES)

@@ -346,6 +346,7 @@ class AsgiWorker:
         for listener in self.assignment.listeners:
             while self._take(listener):
                 pass
+        self.assignment.has_left()
         if self._opening:
             await asyncio.wait(self._opening)
         self.closes = True

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from forkmaster.board import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +36,7 @@ class Assignment:
     liveness_fd: int
     """The read end of a pipe that the master holds open; end of file means the master died."""
     announce_fd: int
-    """Write one byte here when ready."""
+    """Where `announce` writes."""
     stacks_fd: int
     """Where the dump signal writes the stacks of all threads."""
     master_pid: int
@@ -45,6 +48,19 @@ class Assignment:
     """For hooks."""
     view: WorkerView
     """This worker, for hooks."""
+
+    def has_left(self) -> None:
+        """Tell the master that this worker accepts nothing any more.  In the worker."""
+        self.slot.words[layout.FLAGS] |= layout.LEFT
+        announce(self.announce_fd)
+
+
+def announce(fd: int) -> None:
+    """Have the master look at the slots.  In the worker; never blocks."""
+    try:
+        os.write(fd, b"!")
+    except BlockingIOError:
+        pass  # the pipe is full of such bytes: the master will look anyway
 
 
 class Worker(Protocol):

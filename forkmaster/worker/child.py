@@ -26,6 +26,7 @@ from forkmaster.logs import setup as logs
 from forkmaster.system import privileges, processes
 from forkmaster.system.signals import unblock_signals
 from forkmaster.worker import application, warmup
+from forkmaster.worker.assignment import announce
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,14 +79,7 @@ class Child:
         slot.words[layout.READY] = monotonic_ns()
         slot.words[layout.STATE] = layout.SERVING
         self.ready = self.view.booted = True
-        self.announce()
-
-    def announce(self) -> None:
-        """Have the master look at this child's slot."""
-        try:
-            os.write(self.assignment.announce_fd, b"!")
-        except BlockingIOError:
-            pass  # the pipe is full of such bytes: the master will look anyway
+        announce(self.assignment.announce_fd)
 
     def hook(self, name: str, *arguments: Any) -> None:
         """Call the hook `name`, if the configuration has it; log what it raises.

@@ -7,11 +7,11 @@ request more or less does not matter.
 
 from __future__ import annotations
 
-import os
 from random import randint, uniform
 from typing import TYPE_CHECKING
 
 from forkmaster.board import layout
+from forkmaster.worker.assignment import announce
 
 if TYPE_CHECKING:
     from forkmaster.worker.assignment import Assignment
@@ -28,8 +28,8 @@ class WorkerLimits:
 
     def __init__(self, assignment: Assignment) -> None:
         config = assignment.config
-        self._words = assignment.slot.words
         self._announce_fd = assignment.announce_fd
+        self._words = assignment.slot.words
         self.counts = config.max_requests > 0
         self._requests_left = config.max_requests + randint(0, config.max_requests_jitter)
         self._expires = NEVER
@@ -59,7 +59,4 @@ class WorkerLimits:
         self._words[layout.FLAGS] = (
             flags | layout.WANT_RECYCLE | number << layout.WANT_RECYCLE_REASON_SHIFT
         )
-        try:
-            os.write(self._announce_fd, b"!")
-        except BlockingIOError:
-            pass  # the pipe is full of such bytes: the master will look anyway
+        announce(self._announce_fd)

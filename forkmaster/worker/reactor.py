@@ -924,6 +924,7 @@ class Reactor:
             self._accept_queued(listener)
         while self._handoff is not None and self._take_over():
             pass
+        self.assignment.has_left()
         # With reload none is answered once more: it would be by the old code.
         linger = 0 if self.config.reload else min(_LINGER, self._keepalive)
         now = monotonic_ns()

@@ -97,6 +97,13 @@ class Fleet:
             actions += self.gone()
         return actions
 
+    def all_but_gone(self) -> list[Action]:
+        """Whoever starts becomes ready, and nobody who was asked to go has gone yet."""
+        actions: list[Action] = []
+        while starting := self.in_state(State.STARTING):
+            actions += self.ready(*starting) + self.at(self.now)
+        return actions
+
     def settle(self) -> list[Action]:
         """Whoever starts becomes ready and whoever is asked to goes, until nothing changes."""
         actions: list[Action] = []

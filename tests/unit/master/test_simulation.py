@@ -23,6 +23,7 @@ from forkmaster.master.events import (
     Aim,
     Event,
     Exited,
+    Left,
     Propose,
     Pulse,
     Pulses,
@@ -97,6 +98,10 @@ class World:
             for action in actions
             if isinstance(action, Retire) and roles[action.serial] is Role.WORKER
         ]
+        if any(isinstance(action, Commit) for action in actions):
+            old = [c for c in supervisor.children.values() if c.generation != supervisor.committed]
+            accepting = [c for c in old if c.state is State.STOPPING and not c.has_left]
+            assert not [c for c in accepting if c.role is Role.WORKER], "old code is still served"
         if retired and not supervisor.stopping and not isinstance(event, (Resize, Aim)):
             # Retiring for any other cause than fewer workers leaves the target ready, but for
             # one worker whose replacement has no room beside it.
@@ -151,6 +156,9 @@ class World:
         supervisor, chance = self.supervisor, self.random.random
         due = supervisor.next_deadline() - self.now
         self.now += self.random.choice([0.0, 0.01, 0.5, min(20.0, max(0.0, due))])
+        for serial in self.dying:
+            if chance() < 0.3:
+                self.tell(Left(serial))
         while self.dying and chance() < 0.7:
             serial = self.dying.pop(0)
             if self.temper.pop(serial, None) is not None:

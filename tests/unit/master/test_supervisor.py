@@ -24,6 +24,7 @@ from forkmaster.master.actions import (
 from forkmaster.master.events import (
     Aim,
     Exited,
+    Left,
     Pulse,
     Pulses,
     Recycle,
@@ -384,6 +385,33 @@ def test_reload_with_a_surge_of_all_replaces_them_at_once() -> None:
     fleet.reload(workers=3, surge=3)
 
     assert len(spawned(fleet.ready(5) + fleet.at(100.0))) == 2
+
+
+def test_reload_commits_when_the_old_workers_take_no_connections_any_more() -> None:
+    fleet = Fleet(workers=2)
+    fleet.serve()
+    fleet.reload(workers=2)
+
+    rolling = fleet.all_but_gone()
+    first_left = fleet.tell(Left(1))
+    second_left = fleet.tell(Left(2))
+
+    assert signalled(rolling) == [(1, "SIGTERM"), (2, "SIGTERM")]
+    assert verdicts(rolling + first_left) == []
+    assert verdicts(second_left) == ["Commit"]
+
+
+def test_an_old_worker_that_never_leaves_holds_a_reload_up_no_longer_than_the_grace() -> None:
+    fleet = Fleet(workers=1, graceful_timeout=30.0, timeout=0.0)
+    fleet.serve()
+    fleet.reload(workers=1, graceful_timeout=30.0, timeout=0.0)
+    fleet.all_but_gone()
+
+    assert verdicts(fleet.at(129.9)) == []
+    killed = fleet.at(130.0)
+
+    assert signalled(killed) == [(1, "SIGKILL")]
+    assert verdicts(killed) == ["Commit"]
 
 
 def test_reload_commits_when_all_are_fresh() -> None:
