@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from forkmaster.http.errors import Refused
 from forkmaster.http.head import (
+    HEAD_END,
     Limits,
     RequestLine,
     check_transfer_encoding,
@@ -47,6 +48,9 @@ _log = logging.getLogger("forkmaster.error")
 # Entries and bytes per cache: about 1 MiB for each origin in the worst case.
 _LINES, _LONGEST_LINE = 2048, 256
 _BLOCKS, _LONGEST_BLOCK = 256, 2048
+_WHOLE, _LONGEST_WHOLE = 256, 2048
+# Hashes of what was seen once, 32 bytes each.
+_SEEN = 1024
 
 _NAMES, _LONGEST_NAME = 512, 64
 _PEERS = 1024
@@ -183,7 +187,43 @@ class Origin:
         self._names: dict[bytes, _Name] = {}
         self._lines: dict[bytes, _Entry] = {}
         self._blocks: dict[bytes, Fields] = {}
+        self._whole: dict[bytes, tuple[dict[str, Any], RequestLine, bool]] = {}
+        self._seen: set[int] = set()
         self._hinted = False
+
+    def whole(self, data: bytes) -> tuple[dict[str, Any], RequestLine, bool] | None:
+        """The environ and the first line of the request that `data` is, and whether the connection
+        stays open; None if `data` is not exactly one request without a body.
+
+        A request whose every byte was there before is that request again.  Then all of this is
+        one look into a dict and a copy.  The environ is as that of `read`.  Raises Refused.
+        """
+        known = self._whole.get(data)
+        if known is None:
+            return self._read_whole(data)
+        environ, line, keep_alive = known
+        return environ.copy(), line, keep_alive
+
+    def _read_whole(self, data: bytes) -> tuple[dict[str, Any], RequestLine, bool] | None:
+        end = data.find(HEAD_END)
+        if end <= 0 or end + 4 != len(data):
+            return None
+        environ, line, fields = self.read(data[:end])
+        if not fields.plain:
+            return None
+        keep_alive = fields.keep_alive if line.protocol == "HTTP/1.1" else fields.keep_alive_http10
+        if len(data) <= _LONGEST_WHOLE:
+            # Kept at the second sight: most that never come again would only push others out.
+            seen = hash(data)
+            if seen not in self._seen:
+                if len(self._seen) >= _SEEN:
+                    self._seen.clear()
+                self._seen.add(seen)
+            else:
+                if len(self._whole) >= _WHOLE:
+                    self._whole.clear()
+                self._whole[data] = environ.copy(), line, keep_alive
+        return environ, line, keep_alive
 
     def read(self, head: bytes) -> tuple[dict[str, Any], RequestLine, Fields]:
         """The environ of the request whose head is `head`, without the empty line that ends it.

@@ -19,6 +19,7 @@ import os
 import select
 import stat
 from collections import deque
+from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any
 
 from forkmaster.http.response import LAST_CHUNK, WANTS_CLOSE, has_no_body, read_head
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from contextvars import Context
     from types import TracebackType
 
+    from forkmaster.http.body import Body
     from forkmaster.http.head import RequestLine
     from forkmaster.worker.connection import Connection
     from forkmaster.worker.reactor import Reactor
@@ -128,11 +130,21 @@ class Exchange:
         keep_alive: bool,
         worker: Reactor,
     ) -> None:
+        """`environ` is completed with what the connection knows, and an empty body."""
+        environ["wsgi.input"] = BytesIO()
+        environ["wsgi.early_hints"] = connection.early_hints
+        port = connection.port
+        if port:
+            environ["REMOTE_ADDR"] = connection.host
+            environ["REMOTE_PORT"] = port
+            if connection.proxied is not None:
+                environ.update(connection.proxied)
         self.connection = connection
         self.environ = environ
         self.line = line
         self.head = head
-        self.client_stays = self.keep_alive = keep_alive
+        self.client_stays = keep_alive
+        self.keep_alive = keep_alive and worker.keeps_alive
         self.worker = worker
         self.code = 0
         self.streaming = False  # whether the head has been queued or sent
@@ -143,6 +155,16 @@ class Exchange:
         self.spool: IO[bytes] | None = None  # a file that holds the request's body
         self.given_up = False  # the client stopped reading a suspended answer
         self.request_view: RequestView | None = None  # what pre_request was given
+
+    def take_body(self, body: Body) -> None:
+        """The body has come."""
+        environ = self.environ
+        environ["wsgi.input"] = stream = body.stream()
+        if body.is_spooled:
+            self.spool = stream
+        if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
+            # RFC 9112 7.1.3: decoded, it is a body with a length.  Django reads no other.
+            environ["CONTENT_LENGTH"] = str(body.received)
 
     # --- What the application calls ---------------------------------------------------------
 

@@ -28,7 +28,6 @@ import socket
 import sys
 import time
 from contextvars import copy_context
-from io import BytesIO
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +62,6 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from forkmaster.http.body import Body
-    from forkmaster.http.head import RequestLine
     from forkmaster.worker.assignment import Assignment
 
 log = logging.getLogger("forkmaster.error")
@@ -141,6 +139,7 @@ class Reactor:
         self._body_timeout = _nanoseconds(config.body_timeout)
         self._write_timeout = _nanoseconds(config.write_timeout)
         self._keepalive = int(config.keepalive * SECOND)
+        self.keeps_alive = self._keepalive > 0
         self._beat_every = min(SECOND, _nanoseconds(config.timeout) // 4)
         self._tick_at = 0
         self._due = 0
@@ -290,7 +289,12 @@ class Reactor:
             "SERVER_NAME": "localhost" if is_unix else name[0],
             "SERVER_PORT": "80" if is_unix else str(name[1]),
             "REMOTE_ADDR": "",
+            # Set for each request; here because a dict that need not grow is copied faster.
+            "wsgi.input": None,
+            "wsgi.early_hints": None,
         }
+        if not is_unix:
+            template["REMOTE_PORT"] = ""
         trust = Trust(
             config.header_map,
             frozenset(config.forwarder_headers),
@@ -477,18 +481,16 @@ class Reactor:
         except OSError:
             data = b""
         # The usual case, in as few steps as can be: one recv is exactly one request without body.
-        end = data.find(HEAD_END)
-        if end > 0 and end + 4 == len(data):
-            try:
-                environ, line, fields = connection.origin.read(data[:end])
-            except Refused as refused:
-                self._refuse(connection, refused, data)
-                return
-            if fields[1]:
-                keep_alive = fields[5] if line[4] == "HTTP/1.1" else fields[6]
-                self._dispatch(connection, environ, line, keep_alive, data, None)
-                return
-        self._feed(connection, data)
+        try:
+            whole = connection.origin.whole(data)
+        except Refused as refused:
+            self._refuse(connection, refused, data)
+            return
+        if whole is not None:
+            environ, line, keep_alive = whole
+            self._dispatch(connection, Exchange(connection, environ, line, data, keep_alive, self))
+        else:
+            self._feed(connection, data)
 
     def _heard(self, connection: Connection) -> None:
         """The poller names a connection that is not in `_idle`."""
@@ -611,6 +613,7 @@ class Reactor:
         environ, line, fields = connection.origin.read(head)
         http11 = line.protocol == "HTTP/1.1"
         keep_alive = fields.keep_alive if http11 else fields.keep_alive_http10
+        exchange = Exchange(connection, environ, line, head, keep_alive, self)
         body: Body
         if fields.chunked:
             body = ChunkedBody(self._limits, self.config.limit_request_body)
@@ -618,9 +621,9 @@ class Reactor:
             body = LengthBody(fields.length, self.config.limit_request_body)
         else:
             connection.buffer = rest
-            return self._dispatched(connection, environ, line, keep_alive, head, None)
+            return self._dispatched(connection, exchange)
         connection.body = body
-        connection.exchange = Exchange(connection, environ, line, head, keep_alive, self)
+        connection.exchange = exchange
         connection.state = BODY
         if fields.expects_continue and not rest and http11:
             self._send_continue(connection)
@@ -657,73 +660,22 @@ class Reactor:
             self._watch(connection, monotonic_ns() + self._body_timeout)
             return None
         connection.body = connection.exchange = None
-        environ = exchange.environ
-        if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
-            # RFC 9112 7.1.3: decoded, it is a body with a length.  Django reads no other.
-            environ["CONTENT_LENGTH"] = str(body.received)
+        exchange.take_body(body)
         connection.buffer = rest
-        return self._dispatched(
-            connection, environ, exchange.line, exchange.keep_alive, exchange.head, body
-        )
+        return self._dispatched(connection, exchange)
 
-    def _dispatched(
-        self,
-        connection: Connection,
-        environ: dict[str, Any],
-        line: RequestLine,
-        keep_alive: bool,
-        head: bytes,
-        body: Body | None,
-    ) -> bytes | None:
+    def _dispatched(self, connection: Connection, exchange: Exchange) -> bytes | None:
         """Dispatch; return what was pipelined behind the request if its answer is out."""
-        self._dispatch(connection, environ, line, keep_alive, head, body)
+        self._dispatch(connection, exchange)
         if connection.state == IDLE and connection.buffer:
             rest, connection.buffer = connection.buffer, b""
             self._idle.pop(connection.fd, None)
             return rest
         return None
 
-    def _dispatch(
-        self,
-        connection: Connection,
-        environ: dict[str, Any],
-        line: RequestLine,
-        keep_alive: bool,
-        head: bytes,
-        body: Body | None,
-    ) -> None:
+    def _dispatch(self, connection: Connection, exchange: Exchange) -> None:
         """A request is complete: have it answered."""
         raise NotImplementedError
-
-    def _exchange(
-        self,
-        connection: Connection,
-        environ: dict[str, Any],
-        line: RequestLine,
-        keep_alive: bool,
-        head: bytes,
-        body: Body | None,
-    ) -> Exchange:
-        """The request with all that its environ needs from the connection."""
-        exchange = Exchange(connection, environ, line, head, keep_alive, self)
-        if self.draining or not self._keepalive:
-            exchange.keep_alive = False
-        if body is None:
-            environ["wsgi.input"] = BytesIO()
-        else:
-            environ["wsgi.input"] = stream = body.stream()
-            if body.is_spooled:
-                exchange.spool = stream
-        environ["wsgi.early_hints"] = connection.early_hints
-        connection.takes_hints = line[4] == "HTTP/1.1"
-        if connection.port:
-            environ["REMOTE_ADDR"] = connection.host
-            environ["REMOTE_PORT"] = connection.port
-            if connection.proxied is not None:
-                environ.update(connection.proxied)
-        connection.state = BUSY
-        connection.deadline = NEVER
-        return exchange
 
     # --- Answering --------------------------------------------------------------------------
 

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
 
-    from forkmaster.http.body import Body
-    from forkmaster.http.head import RequestLine
     from forkmaster.worker.assignment import Assignment
     from forkmaster.worker.connection import Connection
 
@@ -100,16 +98,11 @@ class SyncWorker(Reactor):
         if self._calling and threading.get_ident() == self._thread:
             raise SystemExit(0)  # unwinds the application, which runs on this thread
 
-    def _dispatch(
-        self,
-        connection: Connection,
-        environ: dict[str, Any],
-        line: RequestLine,
-        keep_alive: bool,
-        head: bytes,
-        body: Body | None,
-    ) -> None:
-        exchange = self._exchange(connection, environ, line, keep_alive, head, body)
+    def _dispatch(self, connection: Connection, exchange: Exchange) -> None:
+        connection.state = BUSY
+        connection.deadline = NEVER
+        connection.takes_hints = exchange.line[4] == "HTTP/1.1"
+        head = exchange.head
 
         # The record, as board/layout.py says: strings between the two stores of START.
         words = self._words

@@ -34,12 +34,11 @@ from copy import copy
 from itertools import dropwhile
 from queue import SimpleQueue
 from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forkmaster.board import layout
 from forkmaster.http import response
 from forkmaster.http.errors import Refused
-from forkmaster.http.head import HEAD_END
 from forkmaster.system.poller import ONE_SHOT, READ, WRITE
 from forkmaster.worker.connection import BUSY, IDLE, WRITING
 from forkmaster.worker.exchange import ClientGoneError, Exchange
@@ -50,10 +49,7 @@ from forkmaster.worker.timers import NEVER
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
-    from typing import Any
 
-    from forkmaster.http.body import Body
-    from forkmaster.http.head import RequestLine
     from forkmaster.worker.assignment import Assignment
     from forkmaster.worker.connection import Connection
 
@@ -169,16 +165,10 @@ class ThreadedWorker(Reactor):
                 self._held.appendleft(connection)
                 return
 
-    def _dispatch(
-        self,
-        connection: Connection,
-        environ: dict[str, Any],
-        line: RequestLine,
-        keep_alive: bool,
-        head: bytes,
-        body: Body | None,
-    ) -> None:
-        exchange = self._exchange(connection, environ, line, keep_alive, head, body)
+    def _dispatch(self, connection: Connection, exchange: Exchange) -> None:
+        connection.state = BUSY
+        connection.deadline = NEVER
+        connection.takes_hints = exchange.line.protocol == "HTTP/1.1"
         if connection.listed == NEVER:
             # So that the thread, which must not touch the timers, finds it listed.
             self._watch(connection, monotonic_ns() + self._keepalive)
@@ -369,19 +359,18 @@ class ThreadedWorker(Reactor):
             return None
         except OSError:
             data = b""
-        end = data.find(HEAD_END)
-        if end > 0 and end + 4 == len(data):
-            try:
-                environ, line, fields = connection.origin.read(data[:end])
-            except Refused:
-                pass  # the reactor will find so too, and answer
-            else:
-                if fields.plain:
-                    http11 = line.protocol == "HTTP/1.1"
-                    keep_alive = fields.keep_alive if http11 else fields.keep_alive_http10
-                    with self._lock:
-                        self._words[layout.IN_FLIGHT] += 1
-                    return self._exchange(connection, environ, line, keep_alive, data, None)
+        try:
+            whole = connection.origin.whole(data)
+        except Refused:
+            whole = None  # the reactor will find so too, and answer
+        if whole is not None:
+            environ, line, keep_alive = whole
+            connection.state = BUSY
+            connection.deadline = NEVER
+            connection.takes_hints = line.protocol == "HTTP/1.1"
+            with self._lock:
+                self._words[layout.IN_FLIGHT] += 1
+            return Exchange(connection, environ, line, data, keep_alive, self)
         connection.buffer = data
         self._give_back(self._read_on, connection)
         return None

@@ -161,6 +161,84 @@ def test_the_caches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(reader._blocks) <= 4
 
 
+def test_the_same_bytes_are_the_same_request_however_often_they_come() -> None:
+    reader = origin()
+    environ, line, fields = origin().read(BARE + b"\r\nCookie: a=1")
+
+    for _ in range(4):  # read, read and kept, looked up, looked up
+        again = reader.whole(GET + b"Cookie: a=1\r\n\r\n")
+
+        assert again == (environ, line, fields.keep_alive)
+        again[0].clear()  # the caller's own
+
+
+@pytest.mark.parametrize(
+    ("head", "keep_alive"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close", False),
+        (b"GET / HTTP/1.0\r\nHost: h", False),
+        (b"GET / HTTP/1.0\r\nHost: h\r\nConnection: keep-alive", True),
+    ],
+)
+def test_a_request_seen_before_still_says_whether_it_is_the_last(
+    head: bytes, *, keep_alive: bool
+) -> None:
+    reader = origin()
+
+    for _ in range(3):
+        whole = reader.whole(head + b"\r\n\r\n")
+
+        assert whole is not None
+        assert whole[2] is keep_alive
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\r\n\r\n",
+        GET,
+        GET + b"\r\n" + GET + b"\r\n",
+        GET + b"\r\nG",
+        GET + b"Content-Length: 0\r\n\r\n",
+        GET + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        GET + b"Expect: 100-continue\r\n\r\n",
+    ],
+)
+def test_what_is_not_one_request_without_body_is_never_looked_up(data: bytes) -> None:
+    reader = origin()
+
+    assert [reader.whole(data) for _ in range(3)] == [None, None, None]
+
+
+def test_a_refused_request_is_refused_every_time() -> None:
+    reader = origin()
+
+    for _ in range(3):
+        with pytest.raises(Refused):
+            reader.whole(GET + b"Host: other\r\n\r\n")
+
+
+def test_whole_requests_are_kept_at_the_second_sight_and_few_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_WHOLE", 8)
+    monkeypatch.setattr(module, "_SEEN", 8)
+    reader = origin()
+    several = [b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % n for n in range(100)]
+
+    for data in several:
+        reader.whole(data)
+    assert not reader._whole
+    for data in several:
+        reader.whole(data)
+        assert reader.whole(data) == reader.whole(data)
+        assert len(reader._whole) <= 8
+        assert len(reader._seen) <= 8
+    reader.whole(b"GET / HTTP/1.1\r\nHost: h\r\nX: %b\r\n\r\n" % (b"x" * 4096))
+    assert all(len(data) <= 4096 for data in reader._whole)
+
+
 def test_credentials_are_not_kept_as_lines() -> None:
     reader = origin()
 
