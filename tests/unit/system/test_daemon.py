@@ -75,7 +75,7 @@ def test_a_daemon_that_dies_without_a_word_is_a_failure() -> None:
 def test_it_is_in_a_session_that_it_does_not_lead() -> None:
     done = run(
         """
-        alone = os.getsid(0) not in (os.getpid(), os.getppid())
+        alone = os.getsid(0) not in (os.getpid(), os.getsid(terminal))
         launch.ended(7 if alone else 8, "")
         """
     )
