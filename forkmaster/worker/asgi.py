@@ -41,7 +41,7 @@ from forkmaster.http.scope import ScopeReader
 from forkmaster.worker.asgi_hooks import HookedApplication
 from forkmaster.worker.asgi_http import LAST_WORDS, Exchange, HTTPConnection
 from forkmaster.worker.asgi_options import with_uvicorn_options
-from forkmaster.worker.asgi_websocket import WebSockets, follow_our_log
+from forkmaster.worker.asgi_websocket import UvicornConfig, WebSockets, follow_our_log
 from forkmaster.worker.ledger import Ledger
 from forkmaster.worker.lifespan import Lifespan
 from forkmaster.worker.tasks import show_on_dump_signal
@@ -50,6 +50,7 @@ from forkmaster.worker.warmup import warm_asgi
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, MutableMapping
 
+    from forkmaster.config.table import Config
     from forkmaster.worker.assignment import Assignment
 
 log = logging.getLogger("forkmaster.error")
@@ -389,6 +390,16 @@ def _name_of(sock: socket.socket) -> tuple[str, int | None]:
     """The local address, as a scope has it: of a unix socket its path and None."""
     name = sock.getsockname()
     return name[:2] if isinstance(name, tuple) else (os.fsdecode(name), None)
+
+
+def import_for_workers(config: Config, application: Callable[..., Any]) -> None:
+    """Import what a worker imports when it starts: the event loop, the websocket protocol.
+
+    In the zygote, so that its workers need neither the time (30 ms) nor memory of their own.
+    """
+    options = with_uvicorn_options(config)
+    _loop_factory(options.config.asgi_loop)
+    UvicornConfig(application, options)
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -36,13 +36,13 @@ log = logging.getLogger("forkmaster.error")
 class UvicornConfig(uvicorn.Config):
     """uvicorn's configuration from ours, already loaded."""
 
-    def __init__(
-        self, owner: Owner, application: Callable[..., Any], options: UvicornOptions
-    ) -> None:
-        config = owner.config
+    owner: Owner
+    """The worker whose connections these are."""
+
+    def __init__(self, application: Callable[..., Any], options: UvicornOptions) -> None:
         arguments: dict[str, Any] = {
-            "ws_max_size": config.websocket_max_message_size,
-            "root_path": config.root_path,
+            "ws_max_size": options.config.websocket_max_message_size,
+            "root_path": options.config.root_path,
             **options.websocket,
         }
         super().__init__(
@@ -57,7 +57,6 @@ class UvicornConfig(uvicorn.Config):
             workers=1,  # else it reads WEB_CONCURRENCY
             **arguments,
         )
-        self.owner = owner
         self.load()
 
     def load_app(self) -> Any:
@@ -100,7 +99,8 @@ class WebSockets:
         self, owner: Owner, application: Callable[..., Any], options: UvicornOptions
     ) -> None:
         self._owner = owner
-        self.config = UvicornConfig(owner, application, options)
+        self.config = UvicornConfig(application, options)
+        self.config.owner = owner
         self.application: Callable[..., Any] = self.config.loaded_app
         """The application, called with three arguments whatever it is written for."""
         self.state = ServerState()

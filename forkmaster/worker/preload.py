@@ -30,6 +30,9 @@ def load(child: Child) -> Callable[..., Any]:
         # Imported now, for all the workers.
         child.worker_class(loaded)
         if application.kind_of(loaded) == "asgi":
+            from forkmaster.worker.asgi import import_for_workers
+
+            import_for_workers(child.config, loaded)
             _warm_asgi(loaded, child)
         else:
             warmup.warm_wsgi(loaded, child.config.warmup)

@@ -51,6 +51,28 @@ def test_the_zygote_imports_and_the_master_is_the_parent(serve: Serve, kind: Kin
     assert answer["pid"] in server.workers()
 
 
+def test_a_worker_imports_nothing_after_the_fork(
+    serve: Serve, kind: Kind, tmp_path: Path
+) -> None:
+    config = tmp_path / "imports.py"
+    config.write_text(
+        """
+import sys
+
+def post_fork(server, worker):
+    worker.before = set(sys.modules)
+
+def worker_exit(server, worker):
+    server.log.info("imported after the fork: %s", sorted(set(sys.modules) - worker.before))
+"""
+    )
+    server = serve(*kind.arguments, "-c", str(config), "--preload", kind.app)
+
+    assert server.get("/echo").status == 200
+    assert server.stop() == 0
+    server.wait_for_line(r"imported after the fork: \[\]")
+
+
 def test_warm_up_requests_are_answered_before_the_fork(serve: Serve, kind: Kind) -> None:
     warmups = ("--warmup", "/", "--warmup", "/")
     server = serve(*kind.arguments, "--preload", *warmups, PRELOADED[kind.name])
