@@ -18,6 +18,7 @@ LAB = frozenset(
         "test_commands",
         "test_incidents",
         "test_machine",
+        "test_memory",
         "test_monitor",
         "test_page",
         "test_prometheus",

@@ -51,9 +51,7 @@ def test_the_zygote_imports_and_the_master_is_the_parent(serve: Serve, kind: Kin
     assert answer["pid"] in server.workers()
 
 
-def test_a_worker_imports_nothing_after_the_fork(
-    serve: Serve, kind: Kind, tmp_path: Path
-) -> None:
+def test_a_worker_imports_nothing_after_the_fork(serve: Serve, kind: Kind, tmp_path: Path) -> None:
     config = tmp_path / "imports.py"
     config.write_text(
         """
