@@ -53,7 +53,7 @@ def check(loaded: Loaded, fail_level: str | None = None) -> int:
     Raises AppError and BootError.
     """
     from forkmaster.worker import application
-    from forkmaster.worker.child import worker_kind
+    from forkmaster.worker.child import with_worker_class, worker_kind
 
     for warning in loaded.warnings:
         print(f"forkmaster: warning: {warning}", file=sys.stderr)
@@ -65,6 +65,7 @@ def check(loaded: Loaded, fail_level: str | None = None) -> int:
         sys.path.insert(0, folder)
     with contextlib.chdir(config.chdir or loaded.folder):
         found = application.load(config.app)
+        config = with_worker_class(config)
     interface = application.kind_of(found)
     kind = worker_kind(config.kind, interface, config.threads)
     file = f", configured by {loaded.file}" if loaded.file is not None else ""

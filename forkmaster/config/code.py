@@ -47,23 +47,25 @@ SCHEME_HEADERS = Kind(
 )
 
 
-def _imported(path: str) -> object:
-    module, _, name = path.rpartition(".")
+def imported(path: str) -> object:
+    """What `path` names, as package.module.name.  Runs the module.  Raises BadValueError."""
+    module, _, name = path.replace(":", ".").rpartition(".")
     if not module:
-        raise BadValueError(
-            f"{quoted(path)} names no module", "write it as package.module.function"
-        )
+        raise BadValueError(f"{quoted(path)} names no module", "write it as package.module.name")
     try:
-        return getattr(importlib.import_module(module), name)
-    except ImportError as exc:
-        raise BadValueError(f"cannot import {quoted(path)}: {exc}") from None
+        found = importlib.import_module(module)
+    except (Exception, SystemExit) as exc:  # the module is somebody's program
+        what = str(exc) if isinstance(exc, ImportError) else f"{type(exc).__name__}: {exc}"
+        raise BadValueError(f"cannot import {quoted(path)}: {what}") from exc
+    try:
+        return getattr(found, name)
     except AttributeError:
         raise BadValueError(f"the module {module} has no {quoted(name)}") from None
 
 
 def _function(value: object) -> Callable[..., Any]:
     if isinstance(value, str):
-        value = _imported(value.strip())
+        value = imported(value.strip())
     if not callable(value):
         raise BadValueError(f"{quoted(value)} is not a function")
     return value

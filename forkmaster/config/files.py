@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from forkmaster.config.origins import Given, Origin
-from forkmaster.config.suggestions import advice, near_miss
+from forkmaster.config.suggestions import near_miss, not_a_setting
 from forkmaster.config.table import SETTINGS
 from forkmaster.errors import ConfigError
 
@@ -37,6 +37,8 @@ class Contents:
     path: Path | None
     given: list[Given] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """Names that are no settings, where there can be no others."""
 
 
 def discover(folder: Path) -> str | None:
@@ -227,17 +229,13 @@ def _toml_file(path: Path, name: str) -> Contents:
         table = table.get("tool", {}).get("forkmaster", {})
         header = "[tool.forkmaster]"
     contents = Contents(path)
-    problems = []
     lines = _toml_lines(path, header)
     for key, value in table.items():
         place = f"{name}, line {lines[key]}" if key in lines else name
         if key in SETTINGS and key != "config":
             contents.given.append(Given(key, value, Origin("file", place)))
         else:
-            meant = advice(key)
-            problems.append(f"{key}: is not a setting ({place})" + (f"; {meant}" if meant else ""))
-    if problems:
-        raise ConfigError("\n".join(problems))
+            contents.problems.append(not_a_setting(key, Origin("file", place)))
     return contents
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Literal
 
-from forkmaster.config.values import BadValueError, Kind, Noted, quoted
+from forkmaster.config.code import imported
+from forkmaster.config.values import BadValueError, Kind, quoted
 
 WorkerKind = Literal["sync", "threaded", "asgi"]
 
@@ -41,6 +42,11 @@ GREEN = (
 """Kinds of gunicorn's that forkmaster has not.  An application written for them runs in threads
 as it is; the libraries patch nothing unless they are asked to."""
 
+# Python's own default at most (concurrent.futures).  A green worker holds a thousand requests; so
+# many threads would be little use to an application whose pools are made for a few.
+THREADS_IN_PLACE = 32
+"""How many threads a worker runs in place of a green one, unless `threads` says."""
+
 
 def kind_of_class(worker_class: str | type | None, threads: int) -> WorkerKind | None:
     """The kind of worker that a parsed worker_class stands for; None is not known yet."""
@@ -51,18 +57,44 @@ def kind_of_class(worker_class: str | type | None, threads: int) -> WorkerKind |
     return "threaded" if kind == "sync" and threads > 1 else kind
 
 
-def _worker_class(value: object) -> str | type | Noted | None:
+def green_name(value: object) -> str | None:
+    """What a worker_class that forkmaster runs threads for is called; None for every other."""
+    if isinstance(value, type):
+        return getattr(value, "forkmaster_in_place_of", None)
+    if not isinstance(value, str):
+        return None
+    name = value.strip()
+    return name if name.lower().removeprefix("gunicorn.workers.").split(".")[0] in GREEN else None
+
+
+def worker_class_at(path: str) -> type:
+    """The class that a worker_class of the form package.module.Class names.
+
+    Runs the module, which may be the application's, so it is for the worker.  Raises
+    BadValueError.
+    """
+    found = imported(path)
+    if not isinstance(found, type):
+        raise BadValueError(f"{quoted(path)} is not a class", "write sync, threaded or asgi")
+    return _of_ours(found)
+
+
+def _of_ours(worker_class: type) -> type:
+    if getattr(worker_class, "forkmaster_kind", None) is None:
+        raise BadValueError(
+            f"{worker_class.__name__} is a worker of its own making, which forkmaster cannot run",
+            "write sync, threaded or asgi, or derive it from UvicornWorker",
+        )
+    return worker_class
+
+
+def _worker_class(value: object) -> str | type | None:
     if inspect.isfunction(value) or inspect.ismethod(value):
         value = value()
     if value is None:
         return None
     if isinstance(value, type):
-        if getattr(value, "forkmaster_kind", None) is None:
-            raise BadValueError(
-                f"{value.__name__} is a worker of its own making, which forkmaster cannot run",
-                "write sync, threaded or asgi, or derive it from UvicornWorker",
-            )
-        return value
+        return _of_ours(value)
     if not isinstance(value, str):
         raise BadValueError(
             f"{quoted(value)} is not a kind of worker", "write sync, threaded or asgi"
@@ -75,9 +107,8 @@ def _worker_class(value: object) -> str | type | Noted | None:
     lowered = name.lower()
     if lowered in ALIASES:
         return ALIASES[lowered]
-    green = lowered.removeprefix("gunicorn.workers.").split(".")[0]
-    if green in GREEN:
-        return Noted("threaded", f"forkmaster has no {name} worker and runs threads in its place")
+    if green_name(name) is not None:
+        return "threaded"
     if name.startswith("egg:") or "." not in name:
         raise BadValueError(
             f"{quoted(name)} is not a kind of worker", "write sync, threaded or asgi"

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forkmaster.config import django, files, shim
+from forkmaster.config import django, files, gunicorn, shim
 from forkmaster.config.origins import DEFAULT, Given, Origin
 from forkmaster.config.settings import Effect, Setting
-from forkmaster.config.suggestions import advice, closest
+from forkmaster.config.suggestions import closest, not_a_setting
 from forkmaster.config.table import SETTINGS, Config
 from forkmaster.config.values import BadValueError, Noted
 from forkmaster.errors import ConfigError
@@ -99,14 +99,17 @@ def load(
         unknown = [each for each in given if each.name not in SETTINGS]
         for each in unknown:
             del winners[each.name]
+        _put_threads_in_place(winners)
         values, problems = _parse(winners, warnings)
-        problems += [_unknown(each) for each in unknown]
+        problems += [not_a_setting(each.name, each.origin) for each in unknown]
+        problems += contents.problems
     if problems:
         raise ConfigError("\n".join(problems))
     origins = {name: winners[name].origin if name in winners else DEFAULT for name in SETTINGS}
     if not values.get("app"):
         values["app"], origins["app"] = _unnamed_app(values, origins, folder)
     config = Config(**values)
+    warnings += _in_place_of_green(config, winners)
     warnings += _idle_settings(config, origins)
     return Loaded(config, origins, contents.path, warnings, given, environ, folder, discover)
 
@@ -190,13 +193,28 @@ def _parse(winners: Mapping[str, Given], warnings: list[str]) -> tuple[dict[str,
     return values, problems
 
 
+def _put_threads_in_place(winners: dict[str, Given]) -> None:
+    """A worker of gunicorn's that we run threads for means more than one, unless somebody says."""
+    asked = winners.get("worker_class")
+    if asked is not None and "threads" not in winners and gunicorn.green_name(asked.value):
+        origin = Origin(asked.origin.source, f"{asked.origin}, in place of {asked.value}")
+        winners["threads"] = Given("threads", gunicorn.THREADS_IN_PLACE, origin)
+
+
+def _in_place_of_green(config: Config, winners: Mapping[str, Given]) -> list[str]:
+    asked = winners.get("worker_class")
+    name = gunicorn.green_name(asked.value) if asked is not None else None
+    if asked is None or name is None:
+        return []
+    threads = "1 thread" if config.threads == 1 else f"{config.threads} threads"
+    return [
+        f"worker_class ({asked.origin}): forkmaster has no {name} worker and runs {threads} in its"
+        f" place; the setting threads says how many"
+    ]
+
+
 def _problem(name: str, what: str, origin: Origin, remedy: str) -> str:
     return f"{name}: {what} ({origin})" + (f"; {remedy}" if remedy else "")
-
-
-def _unknown(given: Given) -> str:
-    meant = advice(given.name)
-    return f"{given.name}: is not a setting ({given.origin})" + (f"; {meant}" if meant else "")
 
 
 def _refusal(setting: Setting, origin: Origin) -> str:

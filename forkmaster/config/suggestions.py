@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from functools import cache
 
+from forkmaster.config.origins import Origin
 from forkmaster.config.table import SETTINGS
 
 # 0.75: finds worker, threds and time_out, and lets command and cores pass.
@@ -12,6 +13,7 @@ _CUTOFF = 0.75
 
 # Names that gunicorn once had or that people write in the belief that it has them.
 _KNOWN = {
+    "config": "one file is read, and it cannot name another",
     "debug": 'gunicorn removed it long ago; write loglevel = "debug"',
     "django_settings": 'write raw_env = ["DJANGO_SETTINGS_MODULE=…"]',
     "x_forwarded_for_header": "the access log takes the client from forwarded_allow_ips",
@@ -56,6 +58,12 @@ def advice(name: str) -> str | None:
         return known
     setting = closest(name)
     return f"did you mean {setting}?" if setting not in (None, name) else None
+
+
+def not_a_setting(name: str, origin: Origin) -> str:
+    """What is said of a name that can only be a setting, and is none."""
+    remedy = advice(name) or "forkmaster config lists them all"
+    return f"{name}: is not a setting ({origin}); {remedy}"
 
 
 def near_miss(name: str, value: object) -> str | None:

@@ -29,6 +29,9 @@ class BadValueError(ValueError):
         self.what = what
         self.remedy = remedy
 
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}" if self.remedy else self.what
+
 
 @dataclass(frozen=True)
 class Noted:

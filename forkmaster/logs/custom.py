@@ -17,6 +17,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from forkmaster.config import shim
+from forkmaster.config.code import imported
+from forkmaster.config.values import BadValueError
 from forkmaster.errors import ConfigError
 from forkmaster.logs.access import AccessEntry
 
@@ -50,11 +52,10 @@ def make(config: Config) -> Any:
 def _class(given: object, base: type) -> Callable[..., Any] | Any:
     found = given
     if isinstance(given, str):
-        module, _, name = given.replace(":", ".").rpartition(".")
         try:
-            found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as exc:
-            raise ConfigError(f"logger_class: cannot import {given}: {exc}") from None
+            found = imported(given)
+        except BadValueError as exc:
+            raise ConfigError(f"logger_class: {exc}") from exc
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(
             f"logger_class: {given} is not derived from gunicorn.glogging.Logger; derive it from"

@@ -54,10 +54,14 @@ def _workers(config: Config) -> str:
     kind = config.kind
     noun = "worker" if config.workers == 1 else "workers"
     loaded = ", preloaded" if config.preload_app else ""
+    if kind is None and config.worker_class is not None:
+        return f"{config.workers} {noun}{loaded}, of {config.worker_class}"
     if kind is None:
         wsgi = f"threaded with {config.threads} threads" if config.threads > 1 else "sync"
         return f"{config.workers} {noun}{loaded}: {wsgi} for WSGI, asgi for ASGI"
-    threads = f" with {config.threads} threads" if kind == "threaded" else ""
+    threads = ""
+    if kind == "threaded":
+        threads = f" with {config.threads} {'thread' if config.threads == 1 else 'threads'}"
     return f"{config.workers} {kind} {noun}{threads}{loaded}"
 
 

@@ -17,10 +17,13 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from forkmaster.board import layout
+from forkmaster.config.gunicorn import worker_class_at
+from forkmaster.config.values import BadValueError
 from forkmaster.errors import AppError, BootError, ForkmasterError
 from forkmaster.logs import setup as logs
 from forkmaster.system import privileges, processes
@@ -31,6 +34,7 @@ from forkmaster.worker.assignment import announce
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from forkmaster.config.table import Config
     from forkmaster.worker.assignment import Assignment, Worker
 
 log = logging.getLogger("forkmaster.error")
@@ -168,7 +172,12 @@ class Child:
         return loaded
 
     def worker_class(self, loaded: Callable[..., Any]) -> Callable[..., Worker]:
-        """The class that serves `loaded`.  Raises AppError if the configuration contradicts it."""
+        """The class that serves `loaded`.
+
+        Raises AppError if the configuration contradicts it, BootError if its class cannot be had.
+        """
+        self.config = with_worker_class(self.config)
+        self.assignment = replace(self.assignment, config=self.config)
         kind = worker_kind(self.config.kind, application.kind_of(loaded), self.config.threads)
         self.assignment.slot.words[layout.KIND] = layout.KINDS.index(kind)
         # Imported here: a sync worker has no use for asyncio, nor an asgi one for the reactor.
@@ -233,6 +242,21 @@ class Child:
             return exc.code if isinstance(exc.code, int) else FAILED
         log.error("%s cannot boot: the application called sys.exit(%r)", self.view, exc.code)
         return BootError.exit_code
+
+
+def with_worker_class(config: Config) -> Config:
+    """`config`, with the class itself where its worker_class is the path of one.
+
+    Here and not where the configuration is read: the class lies in the application's package as a
+    rule, and of that the master imports nothing.  Raises BootError.
+    """
+    path = config.worker_class
+    if not isinstance(path, str) or config.kind is not None:
+        return config
+    try:
+        return replace(config, worker_class=worker_class_at(path))
+    except BadValueError as exc:
+        raise BootError(f"worker_class: {exc}") from exc
 
 
 def worker_kind(asked: str | None, found: str, threads: int) -> str:

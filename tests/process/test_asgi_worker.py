@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.conftest import Serve
-from tests.process.harness import Server, ask, read_all, request_bytes, wait_for
+from tests.process.harness import APPS, Server, ask, read_all, request_bytes, wait_for
 
 
 def websocket_url(server: Server, path: str = "/ws") -> str:
@@ -428,15 +428,27 @@ def test_an_application_is_told_that_its_worker_stops(serve: Serve) -> None:
     assert server.wait() == 0
 
 
-def test_a_class_of_a_gunicorn_file_is_heard(serve: Serve, tmp_path: Path) -> None:
-    conf = tmp_path / "gunicorn.py"
-    conf.write_text(
-        "from uvicorn.workers import UvicornWorker\n"
-        "class Mine(UvicornWorker):\n"
-        "    CONFIG_KWARGS = {'root_path': '/mine', 'headers': [('X-Mine', 'yes')]}\n"
-        "worker_class = Mine\n"
-    )
-    server = serve("-c", str(conf), "asgi_echo")
+MINE = """
+from uvicorn.workers import UvicornWorker
+class Mine(UvicornWorker):
+    CONFIG_KWARGS = {'root_path': '/mine', 'headers': [('X-Mine', 'yes')]}
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("-c", "gunicorn.py"), id="of the file"),
+        pytest.param(("-k", "site_workers.Mine"), id="of the project"),
+        pytest.param(("-k", "site_workers.Mine", "--preload"), id="preloaded"),
+    ],
+)
+def test_a_worker_class_derived_from_that_of_uvicorn_is_heard(
+    arguments: tuple[str, ...], serve: Serve, tmp_path: Path
+) -> None:
+    (tmp_path / "site_workers.py").write_text(MINE)
+    (tmp_path / "gunicorn.py").write_text(f"{MINE}worker_class = Mine\n")
+    server = serve(*arguments, "--pythonpath", str(APPS), "asgi_echo", cwd=tmp_path)
 
     answer = server.get("/scope")
 

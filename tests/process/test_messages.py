@@ -60,6 +60,18 @@ MISTAKES = {
         "worker 1 cannot boot: worker_class is sync, but the application is ASGI; name its WSGI "
         "callable (Django: project.wsgi), or leave worker_class out",
     ),
+    "a worker class that is not there": (
+        ["-k", "project.workers.Mine", "hello"],
+        3,
+        'worker 1 cannot boot: worker_class: cannot import "project.workers.Mine": '
+        "No module named 'project'",
+    ),
+    "a worker class that is no worker": (
+        ["-k", "logging.Logger", "hello"],
+        3,
+        "worker 1 cannot boot: worker_class: Logger is a worker of its own making, which "
+        "forkmaster cannot run; write sync, threaded or asgi, or derive it from UvicornWorker",
+    ),
     "syntax": (
         ["syntax_error"],
         3,

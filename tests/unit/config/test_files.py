@@ -485,8 +485,14 @@ def test_a_hook_in_toml_is_a_dotted_path(load_file: Load) -> None:
         ("debug = true",
          "debug: is not a setting (forkmaster.toml, line 1); "
          'gunicorn removed it long ago; write loglevel = "debug"'),
-        ("something = 3", "something: is not a setting (forkmaster.toml, line 1)"),
-        ("config = 'x'", "config: is not a setting (forkmaster.toml, line 1)"),
+        ("something = 3",
+         "something: is not a setting (forkmaster.toml, line 1); forkmaster config lists them all"),
+        ("config = 'x'",
+         "config: is not a setting (forkmaster.toml, line 1); "
+         "one file is read, and it cannot name another"),
+        ("threds = 2\nworkers = 'many'",
+         'workers: "many" is not a whole number (forkmaster.toml, line 2)\n'
+         "threds: is not a setting (forkmaster.toml, line 1); did you mean threads?"),
         ("workers = ", "forkmaster.toml is not valid TOML: Invalid value (at end of document)"),
         ("\ntimeout = '30 parsecs'",
          'timeout: "30 parsecs" is not a number of seconds (forkmaster.toml, line 2); '

@@ -141,11 +141,38 @@ def test_a_worker_class_that_does_not_exist_is_named(name: str, load_file: Load)
 def test_a_green_worker_becomes_a_threaded_one(name: str, load_file: Load) -> None:
     loaded = load_file(f"worker_class = '{name}'")
 
-    assert loaded.config.kind == "threaded"
+    assert (loaded.config.kind, loaded.config.threads) == ("threaded", 32)
+    assert str(loaded.origins["threads"]) == f"gunicorn.py, line 1, in place of {name}"
     assert loaded.warnings == [
         f"worker_class (gunicorn.py, line 1): forkmaster has no {name} worker "
-        "and runs threads in its place"
+        "and runs 32 threads in its place; the setting threads says how many"
     ]
+
+
+@pytest.mark.parametrize(("threads", "said"), [(1, "1 thread"), (8, "8 threads")])
+def test_the_threads_in_place_of_a_green_worker_are_as_many_as_asked_for(
+    threads: int, said: str, load_file: Load
+) -> None:
+    loaded = load_file("worker_class = 'gevent'", threads=threads)
+
+    assert loaded.config.threads == threads
+    assert f"runs {said} in its place" in loaded.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("statement", "name"),
+    [
+        ("from gunicorn.workers.ggevent import GeventWorker as Base", "gevent"),
+        ("from gunicorn.workers.gtornado import TornadoWorker as Base", "tornado"),
+    ],
+)
+def test_a_class_derived_from_a_green_worker_becomes_threads_too(
+    statement: str, name: str, load_file: Load
+) -> None:
+    loaded = load_file(f"{statement}\nclass Mine(Base): ...\nworker_class = Mine\n")
+
+    assert (loaded.config.kind, loaded.config.threads) == ("threaded", 32)
+    assert f"forkmaster has no {name} worker" in loaded.warnings[0]
 
 
 def test_a_logger_of_the_file_sets_up_its_handlers(load_file: Load, tmp_path: Path) -> None:

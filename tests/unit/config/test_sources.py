@@ -256,7 +256,8 @@ def test_the_defaults_of_what_is_refused_are_welcome(load_file: Load) -> None:
         (
             'worker_class = "gevent"',
             "worker_class (gunicorn.py, line 1): "
-            "forkmaster has no gevent worker and runs threads in its place",
+            "forkmaster has no gevent worker and runs 32 threads in its place; "
+            "the setting threads says how many",
         ),
         (
             'worker_class = "uvicorn.workers.UvicornWorker"\nthreads = 4',

@@ -150,9 +150,12 @@ def test_a_reload_does_not_write_every_line_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("nowhere.Logger", "logger_class: cannot import nowhere.Logger: No module named 'nowhere'"),
-        ("logging.Nothing", "logger_class: cannot import logging.Nothing: module 'logging' has no"),
-        ("Logger", "logger_class: cannot import Logger: Empty module name"),
+        (
+            "nowhere.Logger",
+            "logger_class: cannot import \"nowhere.Logger\": No module named 'nowhere'",
+        ),
+        ("logging.Nothing", 'logger_class: the module logging has no "Nothing"'),
+        ("Logger", 'logger_class: "Logger" names no module; write it as package.module.name'),
         ("logging.Logger", "logging.Logger is not derived from gunicorn.glogging.Logger"),
     ],
 )
