@@ -52,7 +52,7 @@ def run(arguments: list[str]) -> int:
     # Imported late: the version is asked for in scripts, again and again.
     import click
 
-    from forkmaster.cli.commands import program
+    from forkmaster.cli.commands import COMMANDS, program
     from forkmaster.cli.options import explained
     from forkmaster.system.terminal import colour_asked
 
@@ -66,7 +66,8 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.Abort:
         return 130
     except click.ClickException as exc:
-        raise UsageError(explained(exc)) from None
+        named = " ".join(["forkmaster", *(word for word in arguments[:1] if word in COMMANDS)])
+        raise UsageError(explained(exc, named)) from None
     return result if isinstance(result, int) else 0
 
 

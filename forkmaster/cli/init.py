@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 
 import forkmaster
+from forkmaster.config.files import CONFIG_FILES
 from forkmaster.config.sources import Loaded, load
 from forkmaster.errors import ForkmasterError, UsageError
 
@@ -97,7 +98,8 @@ def run(kind: str, app: str | None, force: bool) -> int:
     existing = [path for path in files if path.exists()]
     if existing and not force:
         names = ", ".join(str(path.relative_to(project.folder)) for path in existing)
-        raise UsageError(f"{names} exists; nothing was written.  Write over it with --force")
+        verb = "exists" if len(existing) == 1 else "exist"
+        raise UsageError(f"{names} {verb}, so nothing was written; --force writes over them")
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -140,6 +142,7 @@ def fitted(text: str, project: Project) -> str:
         CONFIG: config,
         VENV: str(project.venv),
         FOLDER: str(project.folder),
+        f"{APP}:application": project.app,
         APP: project.app,
         f"User={USER}\n": f"User={project.user}\n",
         f"Group={USER}\n": f"Group={project.user}\n",
@@ -184,6 +187,8 @@ def _without_django(text: str) -> str:
 
 def remarks(kind: str, project: Project) -> Iterator[str]:
     """What is left to do, if that cannot be read in the files."""
+    if kind == "config" and project.config not in (None, project.folder / CONFIG_FILES[0]):
+        yield f"{CONFIG_FILES[0]} is read from now on, and {project.config.name} is not"
     if kind == "docker" and not (project.folder / "requirements.txt").exists():
         yield "requirements.txt is missing: it lists what the image needs, forkmaster among it"
     if kind == "docker" and project.settings is None:

@@ -10,18 +10,24 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from forkmaster.cli.commands import DEFAULT
 from forkmaster.config.origins import Given, Origin
 from forkmaster.config.settings import Effect, Setting
 from forkmaster.config.table import SETTINGS
-from forkmaster.config.values import either
+from forkmaster.config.values import either, quoted
 from forkmaster.errors import UsageError
 
 CMD_ARGS = ("GUNICORN_CMD_ARGS", "FORKMASTER_CMD_ARGS")
 """Variables that hold a command line; a later one is stronger."""
+
+# What a shell completes for a metavar, in click's words.
+_PATHS = {"PATH": "file", "FILE": "file", "FOLDER": "dir"}
 
 # uvicorn's words for what --bind says.
 _BIND_WORDS = ("host", "port", "uds", "fd")
@@ -47,11 +53,30 @@ class SettingOption(click.Option):
             **optional,
         )
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The words that the setting takes, or whatever the shell finds where it takes a path."""
+        metavar = self.setting.kind.metavar
+        if metavar in _PATHS:
+            return [CompletionItem(incomplete, type=_PATHS[metavar])]
+        # In capitals is what stands for something else.
+        words = [word for word in metavar.split("|") if word.islower()]
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         setting = self.setting
         positive = [flag for flag in setting.flags if not flag.startswith("--no-")]
         flags = ", ".join(positive or setting.flags)
         return f"{flags} {setting.kind.metavar}".rstrip(), self.help or ""
+
+
+class AppArgument(click.Argument):
+    """The application, which a shell completes from the modules in the current folder."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Every module with a name that an application is known by, and its package for others."""
+        found = {path.stem for path in Path().glob("*.py")}
+        found |= {f"{path.parent.name}.{path.stem}" for path in Path().glob("*/[aw]sgi.py")}
+        return [CompletionItem(name) for name in sorted(found) if name.startswith(incomplete)]
 
 
 class Command(click.Command):
@@ -66,10 +91,11 @@ class Command(click.Command):
             click.Option(["--uds"], metavar="PATH", help="The same as --bind unix:PATH."),
             click.Option(["--fd"], metavar="NUMBER", help="The same as --bind fd://NUMBER."),
         ]
-        params = kwargs.pop("params", [])
+        self.own: list[click.Parameter] = kwargs.pop("params", [])
+        """The options of this command, beside those that stand for settings."""
         super().__init__(
             name,
-            params=[click.Argument(["app"], required=False), *params, *options, _help_all()],
+            params=[AppArgument(["app"], required=False), *self.own, *options, _help_all()],
             # 100: the longest name of a variable still fits beside the flags.
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
             **kwargs,
@@ -80,6 +106,12 @@ class Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_options(self, ctx, formatter, everything=ctx.meta.get("help_all", False))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if not ctx.meta.get("help_all"):
+            formatter.write_paragraph()
+            command = ctx.command_path.removesuffix(f" {DEFAULT}")
+            formatter.write_text(f"{command} --help-all shows every option.")
 
 
 def given_by(parameters: Mapping[str, Any], *, within: str = "") -> Iterator[Given]:
@@ -120,16 +152,23 @@ def given_by_everything(parameters: Mapping[str, Any]) -> list[Given]:
     return [*given_by_variables(os.environ), *given_by(parameters)]
 
 
-def explained(exc: click.ClickException) -> str:
-    """What click has against a command line, in the form of our errors."""
-    if isinstance(exc, click.NoSuchOption):
-        close = sorted(exc.possibilities or ())
-        remedy = f"did you mean {either(close)}?" if close else "see forkmaster --help-all"
-        return f"there is no option {exc.option_name}; {remedy}"
+def explained(exc: click.ClickException, command: str = "forkmaster") -> str:
+    """What click has against the command line of `command`, in the form of our errors."""
+    match exc:
+        case click.NoSuchOption():
+            close = sorted(exc.possibilities or ())
+            remedy = f"did you mean {either(close)}?" if close else f"see {command} --help"
+            return f"there is no option {exc.option_name}; {remedy}"
+        case click.BadParameter(param=click.Parameter(type=click.Choice(choices=words)) as param):
+            option = isinstance(param, click.Option)
+            place = max(param.opts, key=len) if option else command.removeprefix("forkmaster ")
+            given = re.match("'(.*)' is not", exc.message or "")
+            what = f"{quoted(given[1])} is not one of its words" if given else "a word is missing"
+            return f"{place}: {what}; write {either(map(str, words))}"
     message = exc.format_message().rstrip(".")
     if re.search(r"extra arguments? \( ", message):
         return "an argument is a blank; is there a space after the backslash at the end of a line?"
-    return f"{message[0].lower()}{message[1:]}; see forkmaster --help"
+    return f"{message[0].lower()}{message[1:]}; see {command} --help"
 
 
 def _bind_words(parameters: Mapping[str, Any], prefix: str, source: str) -> Iterator[Given]:
@@ -178,15 +217,15 @@ def _help(setting: Setting) -> str:
     if setting.effect is not Effect.WORKS:
         about.append(f"Without effect here: {setting.instead}.")
     default = setting.default_text or _default(setting)
-    notes = [f"default: {default}"] if default else []
-    notes.append(f"env: {setting.variable}")
-    return f"{' '.join(about)}  [{'; '.join(notes)}]"
+    return f"{' '.join(about)}  [default: {default}; env: {setting.variable}]"
 
 
 def _default(setting: Setting) -> str:
     value = setting.kind.show(setting.default)
-    if value in (None, "", [], {}) or setting.kind.switch:
-        return "on" if value is True else ""
+    if setting.kind.switch:
+        return "on" if value is True else "off"
+    if value in (None, "", [], {}):
+        return "none"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -208,25 +247,30 @@ def _help_all() -> click.Option:
 
 
 def write_options(
-    command: click.Command,
-    ctx: click.Context,
-    formatter: click.HelpFormatter,
-    *,
-    everything: bool,
+    command: Command, ctx: click.Context, formatter: click.HelpFormatter, *, everything: bool
 ) -> None:
-    """The options by section: the everyday ones, or every one."""
-    sections: dict[str, list[tuple[str, str]]] = {}
+    """The options by section, those of the command itself first: the everyday ones, or all."""
+    sections: dict[str, list[tuple[str, str]]] = {"Options": []}
     others: list[tuple[str, str]] = []
     for param in command.get_params(ctx):
         record = param.get_help_record(ctx)
         if record is None or isinstance(param, click.Argument):
             continue
-        if not isinstance(param, SettingOption):
+        if param in command.own and not param.is_eager:
+            sections["Options"].append(record)
+        elif not isinstance(param, SettingOption):
             others.append(record)
         elif everything or param.setting.everyday:
             sections.setdefault(param.setting.section, []).append(record)
+    sections["Other"] = others
     for title, records in sections.items():
+        write_section(formatter, title, records)
+
+
+def write_section(
+    formatter: click.HelpFormatter, title: str, records: list[tuple[str, str]]
+) -> None:
+    """A section of a help page, unless it is empty."""
+    if records:
         with formatter.section(click.style(title, bold=True)):
             formatter.write_dl(records, col_max=30)
-    with formatter.section(click.style("Other", bold=True)):
-        formatter.write_dl(others, col_max=30)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from forkmaster.cli.commands import COMMANDS
-from forkmaster.cli.options import Command, given_by_everything
+from forkmaster.cli.options import Command, given_by_everything, write_section
 from forkmaster.config.sources import Loaded, load
 from forkmaster.errors import UsageError
 
@@ -21,15 +21,24 @@ NO_APPLICATION = (
 )
 
 
+class Serve(Command):
+    """The default command, whose help is that of the program."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_section(
+            formatter, "Commands", [(name, about) for name, (_, about) in COMMANDS.items()]
+        )
+        super().format_epilog(ctx, formatter)
+
+
 def command() -> click.Command:
-    return Command(
+    return Serve(
         "serve",
         usage="[OPTIONS] [APP]  |  COMMAND [OPTIONS]",
         help=(
             "Serve the WSGI or ASGI application APP: MODULE:ATTRIBUTE, or MODULE, whose "
             "attribute is then application."
         ),
-        epilog=_commands(),
         callback=serve,
         params=[_version_option()],
     )
@@ -96,9 +105,3 @@ def _version_option() -> click.Option:
         callback=callback,
         help="Show the version and exit.",
     )
-
-
-def _commands() -> str:
-    width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {name:<{width}}{about}" for name, (_, about) in COMMANDS.items()]
-    return "\b\n" + "\n".join([click.style("Commands", bold=True), *lines])

@@ -116,4 +116,4 @@ def _worker_class(value: object) -> str | type | None:
     return name
 
 
-WORKER_CLASS = Kind("a kind of worker", _worker_class, "KIND")
+WORKER_CLASS = Kind("a kind of worker", _worker_class, "sync|threaded|asgi|CLASS")

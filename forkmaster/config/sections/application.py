@@ -47,7 +47,6 @@ class Application:
         "--pythonpath",
         "Folders to import from, before all others; several are separated by commas.",
         differs="a folder that does not exist is reported",
-        everyday=True,
     )
     raw_env: tuple[str, ...] = setting(
         (),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from forkmaster.config.places import WATCHED
@@ -16,11 +16,12 @@ class Development:
 
     config: str | None = setting(
         None,
-        OPTIONAL_TEXT,
+        replace(OPTIONAL_TEXT, metavar="FILE"),
         "-c --config",
         "The configuration file: PATH, file:PATH or python:MODULE.",
-        default_text="gunicorn.conf.py in the current folder, if there is one",
-        differs="forkmaster.conf.py is looked for first; other types than text are left alone",
+        default_text="forkmaster.toml, forkmaster.conf.py, gunicorn.conf.py or pyproject.toml, "
+        "whichever is found first in the current folder",
+        differs="a TOML file may be named, too, and gunicorn.conf.py is not the first looked for",
         everyday=True,
         # The file cannot name itself, and "from logging import config" is common in one.
         in_python=False,
@@ -30,14 +31,12 @@ class Development:
         BOOLEAN,
         "--check-config",
         "Check the configuration, load the application, and exit.",
-        everyday=True,
     )
     print_config: bool = setting(
         False,
         BOOLEAN,
         "--print-config",
         "Print every setting with where it came from, check, and exit.",
-        everyday=True,
     )
     reload: bool = setting(
         False,

@@ -37,7 +37,6 @@ class Logs:
         TEXT,
         "--error-logfile --log-file",
         "The file for everything else; - is standard error.",
-        everyday=True,
     )
     loglevel: str = setting(
         "info",

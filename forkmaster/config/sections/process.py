@@ -24,7 +24,6 @@ class Process:
         "The user that workers run as.",
         default_text="the user who starts the server",
         restart=True,
-        everyday=True,
     )
     group: int | None = setting(
         None,
@@ -34,7 +33,6 @@ class Process:
         default_text="the first group of user, else that of who starts the server",
         differs="gunicorn leaves the workers of another user in the group of root",
         restart=True,
-        everyday=True,
     )
     initgroups: bool = setting(
         False,

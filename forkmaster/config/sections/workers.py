@@ -133,7 +133,6 @@ class Replacement:
         COUNT,
         "--max-requests-jitter",
         "Up to so many requests more, at random for each worker.",
-        everyday=True,
     )
     max_worker_lifetime: float = setting(
         0.0,
@@ -192,7 +191,6 @@ class Timeouts:
         "--request-timeout",
         "Give up a request that runs for so long, in any kind of worker; 0 is never.",
         own=True,
-        everyday=True,
     )
     slow_request: float = setting(
         0.0,
@@ -238,7 +236,6 @@ class Timeouts:
         "--keep-alive",
         "How long an idle connection is kept open. Behind a proxy set more than the proxy does.",
         differs="the default is 5 s, and sync workers keep connections too; gunicorn's is 2",
-        everyday=True,
     )
     header_timeout: float = setting(
         10.0,

@@ -54,7 +54,30 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     forkmaster("--help")
 
     out = capsys.readouterr().out
-    assert all(f"\n    {name} " in out for name in commands.COMMANDS)
+    assert "\nCommands:\n" in out
+    assert all(f"\n  {name} " in out for name in commands.COMMANDS)
+    assert out.endswith("\nforkmaster --help-all shows every option.\n")
+
+
+@pytest.mark.parametrize(
+    ("environ", "colour"),
+    [({}, False), ({"FORCE_COLOR": "1"}, True), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False)],
+    ids=str,
+)
+@pytest.mark.parametrize("flag", ["--help", "--help-all"])
+def test_help_is_in_colour_where_that_is_asked_for(
+    flag: str,
+    environ: dict[str, str],
+    colour: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+
+    forkmaster(flag)
+
+    assert ("\x1b[" in capsys.readouterr().out) is colour
 
 
 @pytest.mark.parametrize(
@@ -64,9 +87,23 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
                 "as forkmaster project.wsgi or forkmaster main:app"),
         (["--wrokers", "3"], 2, "forkmaster: there is no option --wrokers; "
                                 "did you mean --workers, --workers-max or --workers-min?"),
-        (["--xyzzy"], 2, "forkmaster: there is no option --xyzzy; see forkmaster --help-all"),
+        (["--xyzzy"], 2, "forkmaster: there is no option --xyzzy; see forkmaster --help"),
         (["--workers"], 2,
          "forkmaster: option '--workers' requires an argument; see forkmaster --help"),
+        (["config", "--workers"], 2,
+         "forkmaster: option '--workers' requires an argument; see forkmaster config --help"),
+        (["config", "--xyzzy"], 2,
+         "forkmaster: there is no option --xyzzy; see forkmaster config --help"),
+        (["schema", "--xyzzy"], 2,
+         "forkmaster: there is no option --xyzzy; see forkmaster schema --help"),
+        (["init", "sytemd"], 2, 'forkmaster: init: "sytemd" is not one of its words; '
+                                "write config, systemd, nginx, docker or k8s"),
+        (["completion"], 2, "forkmaster: completion: a word is missing; "
+                            "write bash, zsh or fish"),
+        (["check", "--fail-level", "FATAL"], 2,
+         'forkmaster: --fail-level: "FATAL" is not one of its words; '
+         "write CRITICAL, ERROR, WARNING, INFO or DEBUG"),
+        (["migrate"], 2, "forkmaster: missing argument 'FILE'; see forkmaster migrate --help"),
         (["a:b", "c:d"], 2,
          "forkmaster: got unexpected extra argument (c:d); see forkmaster --help"),
         ([" "], 2, "forkmaster: the application is a blank; "

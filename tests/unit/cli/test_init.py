@@ -64,6 +64,21 @@ def test_nothing_is_left_of_the_project_of_the_templates(
         assert not OTHERS.findall(text), path
 
 
+def test_a_configuration_names_the_application_once(
+    django: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (django / "gunicorn.conf.py").write_text("workers = 2\n")
+
+    entry.run(["init"])
+
+    text = files(django)["forkmaster.toml"]
+    assert '\napp = "polls.wsgi:application"\n' in text
+    assert '\n#wsgi_app = "polls.wsgi:application"\n' in text
+    assert "forkmaster.toml is read from now on, and gunicorn.conf.py is not\n" in (
+        capsys.readouterr().out
+    )
+
+
 def test_a_unit_fits_the_project(django: Path) -> None:
     (django / "gunicorn.conf.py").write_text("workers = 2\n")
 
@@ -116,7 +131,7 @@ def test_a_file_that_exists_is_left_alone(django: Path, capsys: pytest.CaptureFi
 
     assert caught.value.code == 2
     assert capsys.readouterr().err == (
-        "forkmaster: Dockerfile exists; nothing was written.  Write over it with --force\n"
+        "forkmaster: Dockerfile exists, so nothing was written; --force writes over them\n"
     )
     assert set(files(django)) == {"manage.py", "polls/wsgi.py", "Dockerfile"}
     assert entry.run(["init", "docker", "--force"]) == 0

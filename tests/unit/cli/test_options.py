@@ -9,6 +9,7 @@ from typing import Any
 import click
 import pytest
 
+from forkmaster.cli import show
 from forkmaster.cli.options import Command, given_by, given_by_variables
 from forkmaster.config.sources import Loaded, load
 from forkmaster.config.table import SETTINGS
@@ -193,11 +194,22 @@ def test_help_names_default_and_variable(monkeypatch: pytest.MonkeyPatch) -> Non
 
     assert "[default: 2048; env: FORKMASTER_BACKLOG]" in text
     assert "[default: $WEB_CONCURRENCY, or 1; env: FORKMASTER_WORKERS]" in text
-    assert "[env: FORKMASTER_PRELOAD_APP]" in text
+    assert "[default: off; env: FORKMASTER_PRELOAD_APP]" in text
+    assert "[default: none; env: FORKMASTER_PIDFILE]" in text
 
 
-def test_the_everyday_options_are_few() -> None:
-    assert len([name for name, each in SETTINGS.items() if each.everyday]) <= 25
+def test_the_everyday_options_are_fifteen() -> None:
+    assert len([each for each in SETTINGS.values() if each.everyday and each.flags]) == 15
+
+
+def test_the_options_of_the_command_itself_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with show.command().make_context("config", []) as ctx:
+        text = click.unstyle(ctx.get_help())
+
+    titles = [line for line in text.splitlines() if line.endswith(":") and line[0] != " "]
+    assert titles[:2] == ["Options:", "Application:"]
+    assert text.index("--json") < text.index("--chdir")
 
 
 def test_the_environment_of_the_test_run_is_not_read() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.shell_completion import ShellComplete
@@ -49,9 +50,36 @@ def test_completion_prints_a_script(shell: str, capsys: pytest.CaptureFixture[st
         (["completion"], "z", ["zsh"]),
         (["project.wsgi"], "--bac", ["--backlog"]),
         (["init"], "sys", ["systemd"]),
+        (["--log-level"], "d", ["debug"]),
+        (["-k"], "t", ["threaded"]),
+        (["-w"], "", ["auto"]),
+        (["--user"], "a", []),
+        (["check"], "project.", ["project.asgi", "project.wsgi"]),
+        (["-w", "3"], "ma", ["main", "manage"]),
     ],
 )
-def test_commands_and_options_are_completed(before: list[str], word: str, found: list[str]) -> None:
+def test_commands_options_and_words_are_completed(
+    before: list[str],
+    word: str,
+    found: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "project").mkdir()
+    for name in ("main.py", "manage.py", "project/wsgi.py", "project/asgi.py", "project/urls.py"):
+        (tmp_path / name).write_text("")
+    monkeypatch.chdir(tmp_path)
     shell = ShellComplete(program, {}, "forkmaster", "_FORKMASTER_COMPLETE")
 
     assert [item.value for item in shell.get_completions(before, word)] == found
+
+
+@pytest.mark.parametrize(
+    ("option", "kind"), [("-c", "file"), ("--pid", "file"), ("--chdir", "dir")]
+)
+def test_paths_are_left_to_the_shell(option: str, kind: str) -> None:
+    shell = ShellComplete(program, {}, "forkmaster", "_FORKMASTER_COMPLETE")
+
+    (item,) = shell.get_completions([option], "co")
+
+    assert (item.value, item.type) == ("co", kind)
