@@ -50,7 +50,7 @@ check-conf: $(CHECKERS) ## every file of conf/ with the program that reads it
 
 test: $(INSTALLED) ## unit and http tests, then those with real servers
 	$(BIN)/python -m pytest -n 2 tests/unit tests/http
-	$(BIN)/python -m pytest -n 4 -m "not lab" tests/process tests/e2e tests/deploy
+	$(BIN)/python -m pytest -n 4 --dist loadgroup -m "not lab" tests/process tests/e2e tests/deploy
 
 lab: $(INSTALLED) ## the tests that take long: faults of the machine, load, browsers, Prometheus
 	$(BIN)/python -m pytest -n 4 -m lab tests/process tests/e2e

@@ -67,30 +67,42 @@ def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serve]:
     and their logs may have no warning or error that the test did not expect.  The log of a
     failed test is printed, and its folder kept.
     """
-    servers: list[Server] = []
+    servers = Servers(tmp_path)
+    yield servers.start
+    servers.close(failed=request.node.stash.get(FAILED, True))
 
-    def start(*arguments: str, **options: Any) -> Server:
-        folder = tmp_path / f"server{len(servers)}"
+
+class Servers:
+    """The servers of one test, or of several that share them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._started: list[Server] = []
+
+    def start(self, *arguments: str, **options: Any) -> Server:
+        """Start one more, in a folder of its own."""
+        folder = self.folder / f"server{len(self._started)}"
         folder.mkdir()
         server = Server(*arguments, folder=folder, **options)
-        servers.append(server)
+        self._started.append(server)
         return server
 
-    yield start
-    problems = []
-    # A later one may use what an earlier one has made.
-    for server in reversed(servers):
-        server.close_clients()  # a drain would wait for them
-        try:
-            if server.process.poll() is None:
-                server.stop()
-            problems += [f"survived: pid {pid}" for pid in server.survivors()]
-            problems += server.unexpected()
-        except Exception as exc:
-            problems.append(f"cannot stop the server: {exc!r}")
-        finally:
-            server.clean_up()
-    if problems or request.node.stash.get(FAILED, True):
-        for server in servers:
-            print(f"--- {server.log_path}\n{server.log}")
-    assert not problems, "\n".join(problems)
+    def close(self, *, failed: bool = False) -> None:
+        """Stop them.  Raises AssertionError if one had a problem; `failed` shows the logs too."""
+        problems = []
+        # A later one may use what an earlier one has made.
+        for server in reversed(self._started):
+            server.close_clients()  # a drain would wait for them
+            try:
+                if server.process.poll() is None:
+                    server.stop()
+                problems += [f"survived: pid {pid}" for pid in server.survivors()]
+                problems += server.unexpected()
+            except Exception as exc:
+                problems.append(f"cannot stop the server: {exc!r}")
+            finally:
+                server.clean_up()
+        if problems or failed:
+            for server in self._started:
+                print(f"--- {server.log_path}\n{server.log}")
+        assert not problems, "\n".join(problems)

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import Serve
+from tests.conftest import Serve, Servers
 from tests.process.harness import ROOT, Server
 
 PROJECT = ROOT / "tests" / "django_project"
@@ -67,8 +67,30 @@ KINDS = {
 
 @pytest.fixture(params=KINDS.values(), ids=KINDS)
 def site(request: pytest.FixtureRequest, serve: Serve, data: Path) -> Iterator[Site]:
-    """The demo project under each kind of worker in turn."""
-    server = serve(*request.param, cwd=PROJECT, env={"PROJECT_DATA": str(data)})
+    """The demo project under each kind of worker in turn, for one test to change."""
+    yield from _visited(serve(*request.param, cwd=PROJECT, env={"PROJECT_DATA": str(data)}))
+
+
+@pytest.fixture(
+    scope="module",
+    # Those who share a site are run by the same process of the tests, one after the other.
+    params=[
+        pytest.param(arguments, marks=pytest.mark.xdist_group(f"django {kind}"), id=kind)
+        for kind, arguments in KINDS.items()
+    ],
+)
+def shared_site(
+    request: pytest.FixtureRequest, prepared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """The same for tests that only read: one server for all of them."""
+    folder = tmp_path_factory.mktemp("shared")
+    data = shutil.copytree(prepared, folder / "data")
+    servers = Servers(folder)
+    yield from _visited(servers.start(*request.param, cwd=PROJECT, env={"PROJECT_DATA": str(data)}))
+    servers.close()
+
+
+def _visited(server: Server) -> Iterator[Site]:
     # Django says so when an async server streams a file; it is right, and works.
     server.tolerate("StreamingHttpResponse must consume", "Not Found", "Warning: ")
     with httpx.Client(base_url=server.url, timeout=20) as browser:

@@ -16,8 +16,8 @@ from tests.e2e.conftest import PROJECT, Site
 from tests.process.harness import ROOT, Load, all_gone, wait_for
 
 
-def test_a_page_from_the_database(site: Site) -> None:
-    page = site.browser.get("/")
+def test_a_page_from_the_database(shared_site: Site) -> None:
+    page = shared_site.browser.get("/")
 
     assert page.status_code == 200
     assert "the first note" in page.text
@@ -68,8 +68,8 @@ def test_a_file_goes_up_and_comes_down_unchanged(site: Site) -> None:
     assert int(received.headers["content-length"]) == len(content)
 
 
-def test_a_stream_arrives_piece_by_piece(site: Site) -> None:
-    with site.browser.stream("GET", "/stream?lines=5&delay=0.05") as answer:
+def test_a_stream_arrives_piece_by_piece(shared_site: Site) -> None:
+    with shared_site.browser.stream("GET", "/stream?lines=5&delay=0.05") as answer:
         pieces = list(answer.iter_raw())
 
     assert "content-length" not in answer.headers
@@ -77,15 +77,15 @@ def test_a_stream_arrives_piece_by_piece(site: Site) -> None:
     assert b"".join(pieces) == b"".join(b"line %d\n" % number for number in range(5))
 
 
-def test_an_async_view(site: Site) -> None:
-    assert site.browser.get("/async").json() == {"notes": 3}
+def test_an_async_view(shared_site: Site) -> None:
+    assert shared_site.browser.get("/async").json() == {"notes": 3}
 
 
-def test_static_files_by_their_hashed_names(site: Site) -> None:
-    page = site.browser.get("/").text
+def test_static_files_by_their_hashed_names(shared_site: Site) -> None:
+    page = shared_site.browser.get("/").text
     path = page.split('<link rel="stylesheet" href="')[1].split('"')[0]
 
-    style = site.browser.get(path)
+    style = shared_site.browser.get(path)
 
     assert path.startswith("/static/project/style.")
     assert path != "/static/project/style.css"
@@ -94,44 +94,44 @@ def test_static_files_by_their_hashed_names(site: Site) -> None:
     assert "font:" in style.text
 
 
-def test_django_knows_the_client(site: Site) -> None:
-    answer = site.browser.get("/whoami", params={"a": "ä b"}).json()
+def test_django_knows_the_client(shared_site: Site) -> None:
+    answer = shared_site.browser.get("/whoami", params={"a": "ä b"}).json()
 
     assert answer == {
         "user": "",
         "address": "127.0.0.1",
         "scheme": "http",
-        "host": f"127.0.0.1:{site.server.port}",
+        "host": f"127.0.0.1:{shared_site.server.port}",
         "path": "/whoami",
         "query": {"a": "ä b"},
     }
 
 
-def test_head_and_conditional_requests_have_no_body(site: Site) -> None:
-    page = site.browser.get("/")
+def test_head_and_conditional_requests_have_no_body(shared_site: Site) -> None:
+    page = shared_site.browser.get("/")
     style = page.text.split('href="')[1].split('"')[0]
-    modified = site.browser.get(style).headers["last-modified"]
+    modified = shared_site.browser.get(style).headers["last-modified"]
 
-    head = site.browser.head("/")
-    unchanged = site.browser.get(style, headers={"If-Modified-Since": modified})
+    head = shared_site.browser.head("/")
+    unchanged = shared_site.browser.get(style, headers={"If-Modified-Since": modified})
 
     assert (head.status_code, head.content) == (200, b"")
     assert (unchanged.status_code, unchanged.content) == (304, b"")
-    assert site.browser.get("/whoami").status_code == 200  # on the same connection
+    assert shared_site.browser.get("/whoami").status_code == 200  # on the same connection
 
 
-def test_a_view_that_raises_is_a_500_and_django_logs_it(site: Site) -> None:
-    site.server.tolerate("Internal Server Error", "Traceback")
+def test_a_view_that_raises_is_a_500_and_django_logs_it(shared_site: Site) -> None:
+    shared_site.server.tolerate("Internal Server Error", "Traceback")
 
-    answer = site.browser.get("/broken")
+    answer = shared_site.browser.get("/broken")
 
     assert answer.status_code == 500
     assert "RuntimeError" not in answer.text
-    assert site.browser.get("/").status_code == 200
+    assert shared_site.browser.get("/").status_code == 200
 
 
-def test_a_page_that_does_not_exist(site: Site) -> None:
-    assert site.browser.get("/nowhere").status_code == 404
+def test_a_page_that_does_not_exist(shared_site: Site) -> None:
+    assert shared_site.browser.get("/nowhere").status_code == 404
 
 
 def test_a_reload_under_load_loses_nothing(site: Site) -> None:
@@ -151,6 +151,7 @@ def test_a_reload_under_load_loses_nothing(site: Site) -> None:
 
 def test_a_websocket_through_channels(serve: Serve, data: Path) -> None:
     server = serve("project.asgi", cwd=PROJECT, env={"PROJECT_DATA": str(data)})
+    server.wait_until_ready(1)
     url = f"ws://127.0.0.1:{server.port}/ws/echo"
 
     with connect(url, origin=server.url) as ws:  # type: ignore[arg-type]
@@ -169,6 +170,7 @@ def test_a_websocket_through_channels(serve: Serve, data: Path) -> None:
 
 def test_a_websocket_from_another_origin_is_refused(serve: Serve, data: Path) -> None:
     server = serve("project.asgi", cwd=PROJECT, env={"PROJECT_DATA": str(data)})
+    server.wait_until_ready(1)
     url = f"ws://127.0.0.1:{server.port}/ws/echo"
 
     with pytest.raises(InvalidStatus) as caught, connect(url, origin="https://evil.example"):  # type: ignore[arg-type]
