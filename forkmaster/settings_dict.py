@@ -138,7 +138,8 @@ class SettingsDict(TypedDict, total=False):
     before the worker is killed outright, or aborted."""
 
     shutdown_delay: float | str
-    """Go on serving for so long after the order to stop, while a load balancer looks away."""
+    """Serve on for so long after the order to stop, with /readyz answering 503, while load
+    balancers learn of it."""
 
     keepalive: float | str
     """How long an idle connection is kept open. Behind a proxy set more than the proxy does."""

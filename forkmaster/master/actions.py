@@ -78,6 +78,14 @@ class Wait:
 
 
 @dataclass(frozen=True)
+class Linger:
+    """Nothing is done but logged: the workers serve on for so long before they are to stop."""
+
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True)
 class Adopt:
     """The new configuration is sound: read it, bind what it adds, and answer Propose."""
 
@@ -129,6 +137,7 @@ Action = (
     | Dump
     | Delay
     | Wait
+    | Linger
     | Adopt
     | Execute
     | Refuse

@@ -413,6 +413,8 @@ class Master:
                 log.error("%s; next attempt in %.1f s", reason, seconds)
             case actions.Wait(reason):
                 log.error("%s; waiting for the code to change", reason)
+            case actions.Linger(seconds, reason):
+                log.info("%s; serving on for %g s", reason, seconds)
             case actions.Adopt():
                 self._adopt()
             case actions.Execute():

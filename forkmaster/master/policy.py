@@ -50,6 +50,7 @@ class Policy:
     boot_timeout: float = 60.0
     graceful_timeout: float = 30.0
     kill_timeout: float = 5.0
+    shutdown_delay: float = 0.0
     surge: int = 1
     preload: bool = False
     watch: tuple[str, ...] = ()

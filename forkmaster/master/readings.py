@@ -32,6 +32,7 @@ def policy_of(config: Config) -> Policy:
         boot_timeout=config.boot_timeout,
         graceful_timeout=config.graceful_timeout,
         kill_timeout=config.kill_timeout,
+        shutdown_delay=config.shutdown_delay,
         surge=config.workers if config.reload_mode == "all-at-once" else config.reload_surge,
         preload=config.preload_app,
         watch=fingerprint_of(config),

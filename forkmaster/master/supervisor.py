@@ -52,6 +52,7 @@ from forkmaster.master.actions import (
     Execute,
     Halt,
     Kill,
+    Linger,
     Quit,
     Refuse,
     Retire,
@@ -152,6 +153,7 @@ class Supervisor:
     _gate_open: bool = False
     _last_generation: int = 0
     _last_serial: int = 0
+    _drain_at: float = 0.0  # when a server that is to stop begins to; 0.0 when it has
 
     def __post_init__(self) -> None:
         self.target = self.policy.workers
@@ -171,6 +173,8 @@ class Supervisor:
             backoffs = (self.backoff, self.watcher_backoff, self.monitor_backoff)
             waits = (backoff.retry_at for backoff in backoffs)
             deadlines += [retry_at for retry_at in waits if retry_at > 0.0]
+        elif self._drain_at:
+            deadlines.append(self._drain_at)
         return min(deadlines, default=math.inf)
 
     @property
@@ -425,6 +429,12 @@ class Supervisor:
         return RollBack(dropped, reason, failed)
 
     def _stop(self, graceful: bool, now: float) -> Iterator[Action]:
+        delay = self.policy.shutdown_delay
+        if not graceful:
+            self._drain_at = 0.0
+        elif self.halt is None and self.was_ready and delay > 0.0:
+            self._drain_at = now + delay
+            yield Linger(delay, "the server is to stop (shutdown_delay)")
         self.halt = self.halt or Halt(0, "asked to stop")
         if self.candidate is not None:
             yield self._roll_back("the server stops", failed=False)
@@ -547,6 +557,9 @@ class Supervisor:
         if not self.started:
             return
         if self.halt is not None:
+            if now < self._drain_at and self.workers():
+                return  # who dies meanwhile is not replaced: it would hardly be ready in time
+            self._drain_at = 0.0
             others = [c for c in self.children.values() if c.role is not Role.MONITOR]
             for child in others or self.children.values():
                 if child.state in SERVING:

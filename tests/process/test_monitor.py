@@ -171,6 +171,28 @@ def test_a_server_that_starts_is_not_ready(monitored: Watch) -> None:
     wait_for(lambda: site.get("/readyz")[0] == 200)
 
 
+def test_a_server_that_is_to_stop_serves_on_while_it_is_not_ready(
+    monitored: Watch, kind: Kind
+) -> None:
+    site = monitored(*kind.arguments, "--shutdown-delay", "600", kind.app)
+    site.server.wait_until_ready()
+
+    site.server.send_signal(signal.SIGTERM)
+
+    site.server.wait_for_line("serving on for 600 s")
+    wait_for(lambda: site.get("/readyz")[0] == 503)
+    assert site.get("/livez")[0] == 200
+    assert site.server.get("/pid").status == 200  # on a new connection
+    assert site.server.stop(signal.SIGINT) == 0
+
+
+def test_the_shutdown_delay_ends_by_itself(monitored: Watch) -> None:
+    site = monitored("--shutdown-delay", "0.2", "wsgi_echo")
+    site.server.wait_until_ready()
+
+    assert site.server.stop() == 0
+
+
 def test_a_server_with_too_few_workers_is_not_ready(monitored: Watch) -> None:
     site = monitored("-w", "2", "--ready-workers", "2", "wsgi_echo")
     site.server.wait_until_ready(2)

@@ -225,10 +225,9 @@ class Timeouts:
         0.0,
         SECONDS,
         "--shutdown-delay",
-        "Go on serving for so long after the order to stop, while a load balancer looks away.",
+        "Serve on for so long after the order to stop, with /readyz answering 503, while load "
+        "balancers learn of it.",
         own=True,
-        effect=Effect.NONE,
-        instead="it is not built yet; in Kubernetes use a preStop hook that sleeps",
     )
     keepalive: float = setting(
         5.0,

@@ -67,6 +67,7 @@ class World:
             watch=("code",) * pick(0, 1),
             monitor=pick(0, 1) == 1,
             workers_max=pick(0, 1) * 6,
+            shutdown_delay=pick(0, 1) * 5.0,
         )
 
     def tell(self, event: Event) -> None:

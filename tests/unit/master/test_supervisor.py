@@ -16,6 +16,7 @@ from forkmaster.master.actions import (
     Dump,
     Execute,
     Halt,
+    Linger,
     Refuse,
     Retire,
     RollBack,
@@ -289,6 +290,51 @@ def test_a_quick_stop_overtakes_a_graceful_one() -> None:
 
     assert signalled(fleet.tell(Stop(graceful=False))) == [(1, "SIGQUIT")]
     assert signalled(fleet.at(105.0)) == [(1, "SIGKILL")]
+
+
+def test_a_server_with_a_shutdown_delay_serves_on_before_it_stops() -> None:
+    fleet = Fleet(workers=2, shutdown_delay=5.0, monitor=True)
+    fleet.serve()
+
+    assert fleet.tell(Stop()) == [Linger(5.0, "the server is to stop (shutdown_delay)")]
+    assert fleet.supervisor.stopping  # so it is not ready any more
+    assert fleet.tell(Stop()) == []
+    assert fleet.after(4.9) == []
+    assert fleet.supervisor.next_deadline() == 105.0
+    assert sorted(signalled(fleet.after(0.1))) == [(1, "SIGTERM"), (2, "SIGTERM")]
+    assert fleet.supervisor.next_deadline() == 135.0  # graceful_timeout starts here
+
+
+def test_a_quick_stop_does_not_wait_for_the_shutdown_delay() -> None:
+    fleet = Fleet(workers=1, shutdown_delay=5.0)
+    fleet.serve()
+    fleet.tell(Stop())
+
+    assert signalled(fleet.tell(Stop(graceful=False))) == [(1, "SIGQUIT")]
+
+
+def test_a_server_that_was_never_ready_stops_without_the_shutdown_delay() -> None:
+    fleet = Fleet(workers=1, shutdown_delay=5.0)
+    fleet.start()
+
+    assert signalled(fleet.tell(Stop())) == [(1, "SIGTERM")]
+
+
+def test_in_the_shutdown_delay_who_dies_is_not_replaced_and_the_last_death_ends_it() -> None:
+    fleet = Fleet(workers=2, shutdown_delay=5.0)
+    fleet.serve()
+    fleet.tell(Stop())
+
+    assert fleet.exits(1, None) == []
+    assert fleet.exits(2, None) == [Halt(0, "asked to stop")]
+
+
+def test_a_worker_that_hangs_in_the_shutdown_delay_is_aborted() -> None:
+    fleet = Fleet(workers=1, timeout=2.0, shutdown_delay=5.0)
+    fleet.serve()
+    fleet.tell(Stop())
+
+    assert signalled(fleet.at(102.5)) == [(1, "SIGABRT")]
 
 
 def test_a_crash_while_stopping_is_not_replaced() -> None:
