@@ -13,6 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from forkmaster import __version__
+from forkmaster.config.values import OnePerProcessor
 from forkmaster.master.policy import State
 from forkmaster.system import processes
 
@@ -52,17 +53,21 @@ def _file(loaded: Loaded) -> str:
 
 def _workers(config: Config) -> str:
     kind = config.kind
-    noun = "worker" if config.workers == 1 else "workers"
+    # How many those are is said when the quota has been looked at.
+    if isinstance(config.workers, OnePerProcessor):
+        number, noun = "one", "worker per processor"
+    else:
+        number, noun = str(config.workers), "worker" if config.workers == 1 else "workers"
     loaded = ", preloaded" if config.preload_app else ""
     if kind is None and config.worker_class is not None:
-        return f"{config.workers} {noun}{loaded}, of {config.worker_class}"
+        return f"{number} {noun}{loaded}, of {config.worker_class}"
     if kind is None:
         wsgi = f"threaded with {config.threads} threads" if config.threads > 1 else "sync"
-        return f"{config.workers} {noun}{loaded}: {wsgi} for WSGI, asgi for ASGI"
+        return f"{number} {noun}{loaded}: {wsgi} for WSGI, asgi for ASGI"
     threads = ""
     if kind == "threaded":
         threads = f" with {config.threads} {'thread' if config.threads == 1 else 'threads'}"
-    return f"{config.workers} {kind} {noun}{threads}{loaded}"
+    return f"{number} {kind} {noun}{threads}{loaded}"
 
 
 class ReadyLine:

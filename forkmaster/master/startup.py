@@ -10,6 +10,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from forkmaster.addresses import TCPAddress
 from forkmaster.board.board import Board, remove_stale
 from forkmaster.board.board import places as board_places
 from forkmaster.errors import ForkmasterError
@@ -20,6 +21,7 @@ from forkmaster.master.bindings import Bindings
 from forkmaster.master.master import Master
 from forkmaster.master.sizing import sized
 from forkmaster.master.spawn import records_for
+from forkmaster.system.container import is_container, out_of_reach
 from forkmaster.system.daemon import Launch, detach
 from forkmaster.system.privileges import is_root_of_the_machine
 from forkmaster.system.systemd import InheritedSocket, Notifier, take_inherited_sockets
@@ -100,5 +102,9 @@ def _doubts(config: Config) -> Iterator[str]:
     """What is allowed but hardly meant."""
     if config.user in (None, 0) and is_root_of_the_machine():
         yield "the workers run as root; set user"
+    unreachable = out_of_reach(config.bind)
+    if unreachable is not None and is_container():
+        everywhere = TCPAddress("0.0.0.0", unreachable.port)
+        yield f"published ports of this container do not lead to {unreachable}; bind {everywhere}"
     if config.daemon and not config.enable_stdio_inheritance and logs.goes_to_terminal(config):
         yield "a daemon has no terminal to log to; set errorlog to a file"

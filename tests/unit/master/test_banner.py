@@ -11,6 +11,7 @@ import pytest
 from forkmaster import __version__
 from forkmaster.config.sources import Loaded
 from forkmaster.config.table import Config
+from forkmaster.config.values import OnePerProcessor
 from forkmaster.master.actions import Action
 from forkmaster.master.banner import ReadyLine, greeting
 from forkmaster.master.events import Tick
@@ -49,6 +50,10 @@ def test_the_first_line_names_the_application_and_the_file(file: str | None, tol
         ),
         (Config(workers=3, worker_class="sync"), "3 sync workers"),
         (Config(worker_class="threaded", threads=8), "1 threaded worker with 8 threads"),
+        (
+            Config(workers=OnePerProcessor(8)),
+            "one worker per processor: sync for WSGI, asgi for ASGI",
+        ),
         (Config(workers=2, worker_class="asgi", preload_app=True), "2 asgi workers, preloaded"),
     ],
 )
