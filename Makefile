@@ -9,8 +9,9 @@ endif
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHECKERS := $(VENV)/.checkers
+COMPOSE := $(VENV)/.compose
 
-.PHONY: help install demo format check check-conf test lab fuzz lab-systemd bench faults docs
+.PHONY: help install demo format check check-conf test lab fuzz lab-systemd lab-containers bench faults docs
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +24,10 @@ $(INSTALLED): pyproject.toml
 
 $(CHECKERS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[conf]'
+	@touch $@
+
+$(COMPOSE): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check podman-compose
 	@touch $@
 
 install: $(INSTALLED) ## editable install with the dev dependencies, in .venv
@@ -60,6 +65,9 @@ fuzz: $(INSTALLED) ## damaged requests for 60 seconds, or SECONDS=600
 
 lab-systemd: $(INSTALLED) ## the units of conf/systemd under a real systemd, in a container
 	$(BIN)/python scripts/lab_systemd.py
+
+lab-containers: $(COMPOSE) ## the files of conf/docker and conf/kubernetes, with podman
+	$(BIN)/python scripts/lab_containers.py
 
 bench: $(INSTALLED) ## the table of docs/benchmarks.md
 	$(BIN)/python scripts/benchmark.py

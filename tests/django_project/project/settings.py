@@ -1,7 +1,7 @@
 """A small Django project as people deploy it, for Django 4.2 and later.
 
 `PROJECT_DATA` names the folder of the database, the uploads and the collected static files, so
-that a test works on a copy of its own.
+that a test works on a copy of its own; `STATIC_ROOT` names another for the static files.
 """
 
 import os
@@ -69,7 +69,7 @@ CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 USE_TZ = True
 
 STATIC_URL = "/static/"
-STATIC_ROOT = DATA_DIR / "staticfiles"
+STATIC_ROOT = Path(os.environ.get("STATIC_ROOT", DATA_DIR / "staticfiles"))
 MEDIA_ROOT = DATA_DIR / "media"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
