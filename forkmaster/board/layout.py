@@ -60,6 +60,7 @@ BUSY = 30  # nanoseconds spent in requests
 CPU = 31  # nanoseconds of processor time, as of the last beat that looked
 IN_FLIGHT = 32  # requests being served now (a level; may exceed the records)
 REFUSED = 33  # requests answered 4xx by the server itself, before the application
+LINES_LOST = 34  # lines of the logs that could not be written
 
 FIRST_COUNTER = 16
 LAST_COUNTER = 47
@@ -86,6 +87,7 @@ COUNTERS = {
     "cpu_nanoseconds": CPU,
     "in_flight": IN_FLIGHT,
     "refused": REFUSED,
+    "lines_lost": LINES_LOST,
 }
 
 # In the master's slot, words 48 to 54: how many processes ended for each of these causes.

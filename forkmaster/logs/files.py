@@ -13,6 +13,7 @@ import stat
 from pathlib import Path
 
 from forkmaster.errors import ForkmasterError
+from forkmaster.logs import losses
 
 STDOUT, STDERR = 1, 2
 
@@ -72,13 +73,17 @@ class LogFile:
             # An end that is gone counts as room: the write then says so.
             self._stalled = not self._poll.poll(0 if self._stalled else STALL)
             if self._stalled:
-                self.lost += 1
+                self._lose()
                 return
         try:
             while (written := os.write(self.fd, line)) < len(line):
                 line = line[written:]  # a disk that was nearly full
         except OSError:
-            self.lost += 1
+            self._lose()
+
+    def _lose(self) -> None:
+        self.lost += 1
+        losses.count()
 
     def reopen(self) -> None:
         """Go on in a new file if the old one was moved away.  Raises OSError, nothing changed."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from forkmaster.addresses import TCPAddress, parse_address
 from forkmaster.errors import ConfigError, ForkmasterError
+from forkmaster.logs import losses
 
 if TYPE_CHECKING:
     from forkmaster.config.table import Config
@@ -28,6 +29,7 @@ class SyslogHandler(SysLogHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         # Not to standard error: that may be the log which is full.
         self.lost += 1
+        losses.count()
 
 
 def syslog_handler(config: Config, log: str) -> logging.Handler:

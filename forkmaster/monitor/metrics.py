@@ -175,6 +175,9 @@ class StatusCollector(Collector):
             "connections_handed_off",
             "Idle connections that a busy worker gave to a sibling.",
         )
+        yield _counter(
+            counters, "lines_lost", "log_lines_lost", "Lines of the logs that could not be written."
+        )
         yield _counter(counters, "websockets", "websockets", "Websocket sessions opened.")
 
     def _listeners(self) -> Iterable[Metric]:
