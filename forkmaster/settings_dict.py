@@ -236,10 +236,17 @@ class SettingsDict(TypedDict, total=False):
     """The file for a line per request; - is standard output."""
 
     access_log_format: str
-    """The line per request, in gunicorn's atoms."""
+    """The line per request, in gunicorn's atoms; "json" is a format too."""
+
+    access_log_skip: Sequence[str] | str
+    """Paths that get no line when they are answered below 400: what probes ask for. A * at the end
+    stands for any rest."""
 
     errorlog: str
     """The file for everything else; - is standard error."""
+
+    log_format: Literal["text", "json"]
+    """How the lines of the error log look: text, as gunicorn writes them, or json."""
 
     loglevel: Literal["debug", "info", "warning", "error", "critical"]
     """The least that is written."""
@@ -278,7 +285,7 @@ class SettingsDict(TypedDict, total=False):
     """As a daemon, keep standard output and error where they were."""
 
     statsd_host: str | None
-    """A statsd server, as HOST:PORT or unix://PATH."""
+    """A statsd server, as HOST:PORT or unix://PATH, that is told of every request."""
 
     statsd_prefix: str
     """What the names of statsd metrics begin with."""

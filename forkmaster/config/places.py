@@ -76,6 +76,17 @@ def _watched(value: object) -> tuple[str, ...]:
     return entries
 
 
+def _url_paths(value: object) -> tuple[str, ...]:
+    paths = parse_commas(value)
+    for path in paths:
+        if not path.startswith("/"):
+            raise BadValueError(
+                f"{quoted(path)} is not a path of a URL", f"write {quoted('/' + path)}"
+            )
+    return paths
+
+
+URL_PATHS = Kind("paths of URLs separated by commas", _url_paths, "PATH,…", TEXTS_SCHEMA)
 PATH = Kind("a path", _path, "PATH")
 FILE = Kind("a file", _existing_file, "FILE")
 FOLDER = Kind("a folder", _existing_folder, "FOLDER")
@@ -121,6 +132,22 @@ def _addresses_if_any(value: object) -> tuple[Address, ...]:
 ADDRESSES_IF_ANY = Kind(
     ADDRESSES.wanted, _addresses_if_any, ADDRESSES.metavar, TEXTS_SCHEMA, many=True
 )
+
+
+def _statsd(value: object) -> TCPAddress | UnixAddress:
+    if isinstance(value, str):
+        value = value.strip()
+        has_port = value.rpartition(":")[2].isdigit() or value.startswith("unix:")
+        if not has_port and value:
+            value = f"{value}:{STATSD_PORT}"
+    address = _address(value)
+    if isinstance(address, DescriptorAddress):
+        raise BadValueError(f"{address} is no address of a server", "write HOST:PORT")
+    return address
+
+
+STATSD_PORT = 8125
+STATSD = Kind("an address", _statsd, "ADDRESS")
 
 
 def _networks(value: object) -> tuple[str, ...]:

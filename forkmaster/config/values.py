@@ -347,6 +347,9 @@ def _log_level(value: object) -> str | Noted:
 LOG_LEVEL = Kind(_LEVELS.wanted, _log_level, _LEVELS.metavar, _LEVELS.schema)
 
 
+LOG_FORMAT = choice("text", "json")
+
+
 def either(words: Iterable[str]) -> str:
     """`words` as people enumerate them: a, b or c."""
     *first, last = words

@@ -16,7 +16,6 @@ import json
 import logging
 import logging.config
 import os
-import re
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
@@ -26,17 +25,15 @@ from typing import TYPE_CHECKING, Any
 from forkmaster.errors import ConfigError, ForkmasterError
 from forkmaster.logs.access import AccessEntry, compile_format, unknown_atoms
 from forkmaster.logs.files import STDERR, STDOUT, LogFile
-from forkmaster.system.terminal import wants_colour
+from forkmaster.logs.lines import ERROR_FORMAT, ERROR_TIME, formatter_for
 
 if TYPE_CHECKING:
     from forkmaster.config.table import Config
+    from forkmaster.logs.statsd import Statsd
 
 ERROR, ACCESS = "forkmaster.error", "forkmaster.access"
 GUNICORNS = {ERROR: "gunicorn.error", ACCESS: "gunicorn.access"}
 
-# gunicorn's, to the letter: people have parsers for it.
-ERROR_FORMAT = "[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s"
-ERROR_TIME = "%Y-%m-%d %H:%M:%S %z"
 ACCESS_FORMAT = "%(message)s"
 
 GUNICORNS_CONFIG: dict[str, Any] = {
@@ -68,25 +65,6 @@ GUNICORNS_CONFIG: dict[str, Any] = {
     },
 }
 
-# syslog's, by the least level that has them.
-PRIORITIES = (
-    (logging.CRITICAL, 2),
-    (logging.ERROR, 3),
-    (logging.WARNING, 4),
-    (logging.INFO, 6),
-    (logging.NOTSET, 7),
-)
-
-# What ECMA-48 calls them; info is what most lines are, so it has none.
-COLOURS = {
-    logging.DEBUG: "2",  # faint
-    logging.WARNING: "33",  # yellow
-    logging.ERROR: "31",  # red
-    logging.CRITICAL: "1;31",
-}
-
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
 
 class ServerLogger(logging.Logger):
     """A logger that stays on.  Ours become one after they were made, by whoever imported first."""
@@ -98,37 +76,6 @@ class ServerLogger(logging.Logger):
     @disabled.setter
     def disabled(self, value: bool) -> None:
         pass
-
-
-class LineFormatter(logging.Formatter):
-    """gunicorn's error format, in which nothing that a client sent looks like a line of ours."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        if CONTROL.search(text):
-            text = CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
-        # Only the first line of a record begins at the margin.
-        return text.replace("\n", "\n  ")
-
-
-class JournalFormatter(LineFormatter):
-    """The same with the priority in front, as sd-daemon(3) says, so that `journalctl -p` works."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        priority = next(p for level, p in PRIORITIES if record.levelno >= level)
-        # On each line, because the journal takes each for a message.
-        return f"<{priority}>" + super().format(record).replace("\n", f"\n<{priority}>")
-
-
-class TerminalFormatter(LineFormatter):
-    """The same with the level in colour."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text, colour = super().format(record), COLOURS.get(record.levelno)
-        if colour is None:
-            return text
-        level = f"[{record.levelname}]"
-        return text.replace(level, f"\x1b[{colour}m{level}\x1b[0m", 1)
 
 
 class FileHandler(logging.Handler):
@@ -167,9 +114,12 @@ class Logs:
         """Where standard output and error go."""
         self.custom: Any = None
         """The instance of logger_class, if there is one."""
+        self.statsd: Statsd | None = None
 
 
 _logs = Logs()
+# Who this process is, in every line of JSON.
+_identity: dict[str, int | None] = {"worker": None, "generation": None}
 
 
 def configure(config: Config) -> None:
@@ -185,8 +135,12 @@ def configure(config: Config) -> None:
         error_file = _open(config.errorlog, STDERR, config)
         access_file = _open(config.accesslog, STDOUT, config) if config.accesslog else None
         handlers = _syslog_handlers(config)
-        formatter = _formatter(error_file.fd)
-        _install(ERROR, error_file, formatter(ERROR_FORMAT, ERROR_TIME), handlers[ERROR])
+        _install(
+            ERROR,
+            error_file,
+            formatter_for(error_file.fd, config.log_format, _identity),
+            handlers[ERROR],
+        )
         _install(ACCESS, access_file, logging.Formatter(ACCESS_FORMAT), handlers[ACCESS])
         logging.getLogger(ERROR).setLevel(config.loglevel.upper())
         logging.getLogger(ACCESS).setLevel(logging.INFO)
@@ -196,6 +150,7 @@ def configure(config: Config) -> None:
         _close([error_file, access_file])
         raise
     _logs.custom = custom
+    _follow_statsd(config)
     before, _logs.files = _logs.files, [file for file in (error_file, access_file) if file]
     if config.capture_output and error_file.path is not None:
         _capture(error_file)
@@ -205,6 +160,16 @@ def configure(config: Config) -> None:
             logging.getLogger(ERROR).warning(
                 "access_log_format has no atom %%(%s)s; it is - in every line", name
             )
+
+
+def identify(worker: int, generation: int) -> None:
+    """Say in every line of JSON who writes it.  In a child, after the fork."""
+    _identity.update(worker=worker, generation=generation)
+
+
+def statsd() -> Statsd | None:
+    """Where metrics go, if they go anywhere."""
+    return _logs.statsd
 
 
 def reopen() -> None:
@@ -248,8 +213,30 @@ def lost_lines() -> int:
 def access_writer(config: Config) -> Callable[[AccessEntry], None] | None:
     """What a worker calls for each request that it answered; None if nobody wants to know.
 
-    Called in the worker, after the application is loaded.  With only our own file to write to it
-    goes past the logging module, which would cost 5 µs a line.
+    Called in the worker, after the application is loaded.
+    """
+    write = _line_writer(config)
+    if write is not None and config.access_log_skip:
+        write = _but(config.access_log_skip, write)
+    if _logs.statsd is None:
+        return write
+    tell = _logs.statsd.request
+    if write is None:
+        return tell
+    also = write
+
+    def write_and_tell(entry: AccessEntry) -> None:
+        also(entry)
+        tell(entry)
+
+    return write_and_tell
+
+
+def _line_writer(config: Config) -> Callable[[AccessEntry], None] | None:
+    """What writes the access log.
+
+    With only our own file to write to it goes past the logging module, which would cost 5 µs a
+    line.
     """
     logger = logging.getLogger(ACCESS)
     if not logger.hasHandlers() or not logger.isEnabledFor(logging.INFO):
@@ -267,6 +254,21 @@ def access_writer(config: Config) -> Callable[[AccessEntry], None] | None:
             return lambda entry: write(f"{line_of(entry)}\n".encode())
     # As an argument: a line with a percent sign in it is no format.
     return lambda entry: logger.info("%s", line_of(entry))
+
+
+def _but(
+    skipped: tuple[str, ...], write: Callable[[AccessEntry], None]
+) -> Callable[[AccessEntry], None]:
+    """`write`, but for the paths of access_log_skip; whoever probes wants to see what failed."""
+    paths = frozenset(path for path in skipped if not path.endswith("*"))
+    starts = tuple(path[:-1] for path in skipped if path.endswith("*"))
+
+    def write_others(entry: AccessEntry) -> None:
+        path = entry.target.partition("?")[0]
+        if entry.status >= 400 or not (path in paths or path.startswith(starts)):
+            write(entry)
+
+    return write_others
 
 
 def _line_function(config: Config) -> Callable[[AccessEntry], str]:
@@ -300,18 +302,6 @@ def _open(name: str, standard: int, config: Config) -> LogFile:
         -1 if config.group is None else config.group,
     )
     return LogFile.open(Path(name), None if owner == (-1, -1) else owner)
-
-
-def _formatter(fd: int) -> type[LineFormatter]:
-    if _is_journal(fd):
-        return JournalFormatter
-    return TerminalFormatter if wants_colour(fd, os.environ) else LineFormatter
-
-
-def _is_journal(fd: int) -> bool:
-    """Whether systemd reads what is written there; systemd.exec(5), JOURNAL_STREAM."""
-    status = os.fstat(fd)
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _close(files: list[LogFile | None] | list[LogFile]) -> None:
@@ -349,6 +339,25 @@ def _syslog_handlers(config: Config) -> dict[str, list[logging.Handler]]:
         if not config.disable_redirect_access_to_syslog:
             handlers[ACCESS].append(syslog_handler(config, "access"))
     return handlers
+
+
+def _follow_statsd(config: Config) -> None:
+    """Send metrics where `config` says, and no more where they went before."""
+    if _logs.statsd is not None:
+        _logs.statsd.close()
+        _logs.statsd = None
+    if config.statsd_host is None:
+        return
+    # Imported late: hardly anybody has it.
+    from forkmaster.logs.statsd import Statsd, StatsdHandler
+
+    log = logging.getLogger(ERROR)
+    try:
+        _logs.statsd = Statsd(config.statsd_host, config.statsd_prefix, config.dogstatsd_tags)
+    except OSError as exc:
+        log.warning("cannot find statsd at %s: %s", config.statsd_host, exc.strerror)
+        return
+    log.handlers = [*log.handlers, StatsdHandler(_logs.statsd)]
 
 
 def _apply_logger_class(config: Config) -> Any:

@@ -26,6 +26,7 @@ from forkmaster.board import layout
 from forkmaster.board.board import Board
 from forkmaster.board.notice import Listening, Notice, read_notice
 from forkmaster.errors import ForkmasterError
+from forkmaster.logs import losses
 from forkmaster.logs import setup as logs
 from forkmaster.master import actions, events, hooks, upgrade
 from forkmaster.master.banner import ReadyLine
@@ -37,6 +38,7 @@ from forkmaster.master.family import Family, routine
 from forkmaster.master.inquests import Inquests
 from forkmaster.master.notify import Announcer, standing_of
 from forkmaster.master.orders import Orders
+from forkmaster.master.policy import Role
 from forkmaster.master.readings import is_serving, policy_of, pulse_of
 from forkmaster.master.sampling import Sampler
 from forkmaster.master.sizing import sized
@@ -117,6 +119,7 @@ class Master:
         self.inquests = Inquests(board, self.incident_folder)
         self.chronicle = Chronicle(time.time(), read_notice(board.path) if left else None)
         self._published: Notice | None = None
+        self._measured: int | None = None
         self.observers: list[Callable[[events.Event, Sequence[actions.Action]], None]] = []
         """Called after each event that was decided, with what was done about it."""
         self.ready_line = ReadyLine(self.supervisor)
@@ -162,6 +165,7 @@ class Master:
     def run(self) -> int:
         """Returns the exit code of the server."""
         config = self.loaded.config
+        losses.count_in(self.board.master.words, layout.LINES_LOST)
         # Before the pid file: people signal as soon as it exists.
         self.signals = SignalPipe(SIGNALS)
         self.spawner.masters_own += [
@@ -242,6 +246,7 @@ class Master:
         words = self.board.master.words
         while self.exit_code is None:
             self._publish()
+            self._measure()
             self._notify()
             due = min(
                 self.supervisor.next_deadline(),
@@ -274,6 +279,14 @@ class Master:
         except OSError as exc:
             log.warning("cannot write the notice on the board: %s", exc.strerror)
         self._published = notice
+
+    def _measure(self) -> None:
+        """Tell statsd how many workers there are, if that has changed."""
+        statsd = logs.statsd()
+        count = sum(process.role is Role.WORKER for process in self.processes.values())
+        if statsd is not None and count != self._measured:
+            self._measured = count
+            statsd.gauge("gunicorn.workers", count)
 
     def _notice(self) -> Notice:
         config = self.loaded.config

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from forkmaster.board import layout
+from forkmaster.logs import setup as logs
 from forkmaster.master import events
 from forkmaster.master.memory import FIRST_LOOK, RELIEF, Group, Holding, MemoryJudge, Notice
 from forkmaster.master.policy import Role, State
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("forkmaster.error")
 
 QUEUE_LOOK = 10.0  # seconds
+BACKLOG_LOOK = 1.0  # as often as gunicorn's master tells it to statsd
 EXACTLY = 0.7  # of max_worker_memory: below, the cheap figure is good enough
 SILENT = 2.0  # seconds without a beat: then the processor time in the slot is old
 ASGI = layout.KINDS.index("asgi")
@@ -108,8 +110,11 @@ class Sampler:
         waiting = 0
         scales = self.supervisor.scales
         if now >= self._queues_at or (scales and now >= self._load_at):
-            self._queues_at = now + QUEUE_LOOK
+            statsd = logs.statsd() if config.enable_backlog_metric else None
+            self._queues_at = now + (QUEUE_LOOK if statsd is None else BACKLOG_LOOK)
             waiting = self._look_at_queues(listeners)
+            if statsd is not None:
+                statsd.histogram("gunicorn.backlog", waiting)
         if self._watches_memory(config) and now >= self._next_memory_look():
             yield from self._look_at_memory(config, now)
             self._memory_at = self.memory.next_look(now)

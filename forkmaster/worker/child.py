@@ -25,6 +25,7 @@ from forkmaster.board import layout
 from forkmaster.config.gunicorn import worker_class_at
 from forkmaster.config.values import BadValueError
 from forkmaster.errors import AppError, BootError, ForkmasterError
+from forkmaster.logs import losses
 from forkmaster.logs import setup as logs
 from forkmaster.system import privileges, processes
 from forkmaster.system.signals import unblock_signals
@@ -138,6 +139,8 @@ class Child:
         # First of all, so that even a hang in a hook can be asked where it stands.
         faulthandler.enable(file=assignment.stacks_fd, all_threads=True)
         faulthandler.register(DUMP_SIGNAL, file=assignment.stacks_fd, all_threads=True, chain=False)
+        losses.count_in(assignment.slot.words, layout.LINES_LOST)
+        logs.identify(assignment.serial, assignment.generation)
         self._take_signals()
         for item in config.raw_env:
             name, _, value = item.partition("=")

@@ -6,12 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from forkmaster.addresses import TCPAddress, UnixAddress
 from forkmaster.config.code import LOGGER_CLASS, MAPPING
-from forkmaster.config.places import FILE
-from forkmaster.config.settings import Effect, setting
-from forkmaster.config.values import BOOLEAN, LOG_LEVEL, OPTIONAL_TEXT, TEXT, VERBATIM, optional
-
-_STATSD = "it is not built yet"
+from forkmaster.config.places import FILE, STATSD, URL_PATHS
+from forkmaster.config.settings import setting
+from forkmaster.config.values import (
+    BOOLEAN,
+    LOG_FORMAT,
+    LOG_LEVEL,
+    OPTIONAL_TEXT,
+    TEXT,
+    VERBATIM,
+    optional,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +37,28 @@ class Logs:
         '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
         VERBATIM,
         "--access-logformat --access-log-format",
-        "The line per request, in gunicorn's atoms.",
+        'The line per request, in gunicorn\'s atoms; "json" is a format too.',
+    )
+    access_log_skip: tuple[str, ...] = setting(
+        (),
+        URL_PATHS,
+        "--access-log-skip",
+        "Paths that get no line when they are answered below 400: what probes ask for."
+        " A * at the end stands for any rest.",
+        own=True,
     )
     errorlog: str = setting(
         "-",
         TEXT,
         "--error-logfile --log-file",
         "The file for everything else; - is standard error.",
+    )
+    log_format: str = setting(
+        "text",
+        LOG_FORMAT,
+        "--log-format",
+        "How the lines of the error log look: text, as gunicorn writes them, or json.",
+        own=True,
     )
     loglevel: str = setting(
         "info",
@@ -104,35 +126,28 @@ class Logs:
         "As a daemon, keep standard output and error where they were.",
         restart=True,
     )
-    statsd_host: str | None = setting(
+    statsd_host: TCPAddress | UnixAddress | None = setting(
         None,
-        OPTIONAL_TEXT,
+        optional(STATSD),
         "--statsd-host",
-        "A statsd server, as HOST:PORT or unix://PATH.",
-        effect=Effect.NONE,
-        instead=_STATSD,
+        "A statsd server, as HOST:PORT or unix://PATH, that is told of every request.",
+        differs="uvicorn workers send too, and the metrics of a request share one datagram",
     )
     statsd_prefix: str = setting(
         "",
         TEXT,
         "--statsd-prefix",
         "What the names of statsd metrics begin with.",
-        effect=Effect.NONE,
-        instead=_STATSD,
     )
     dogstatsd_tags: str = setting(
         "",
         TEXT,
         "--dogstatsd-tags",
         "Tags for every statsd metric, separated by commas.",
-        effect=Effect.NONE,
-        instead=_STATSD,
     )
     enable_backlog_metric: bool = setting(
         False,
         BOOLEAN,
         "--enable-backlog-metric",
         "Send how many connections wait to statsd.",
-        effect=Effect.NONE,
-        instead=_STATSD,
     )

@@ -8,15 +8,16 @@ import logging.config
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from forkmaster.addresses import TCPAddress
 from forkmaster.config.table import Config
 from forkmaster.errors import ConfigError, ForkmasterError
-from forkmaster.logs import setup
+from forkmaster.logs import losses, setup
 from forkmaster.logs.access import AccessEntry
 from forkmaster.logs.setup import access_writer, configure, lost_lines, reopen
 
@@ -33,6 +34,8 @@ def put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     fresh = setup.Logs()
     monkeypatch.setattr(setup, "_logs", fresh)
+    monkeypatch.setattr(losses, "_words", None)
+    monkeypatch.setattr(losses, "_early", 0)
     loggers = [logging.getLogger(name) for name in NAMES]
     before = [(x.__class__, x.handlers[:], x.level, x.propagate) for x in loggers]
     yield
@@ -40,6 +43,8 @@ def put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         logger.__class__ = class_
         logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(level)
+    if fresh.statsd is not None:
+        fresh.statsd.close()
     for file in {*fresh.files, *fresh.standard.values()}:
         file.close()
 
@@ -391,3 +396,114 @@ def test_on_a_terminal_the_level_has_a_colour(monkeypatch: pytest.MonkeyPatch) -
     os.close(theirs)
     assert "\x1b[33m[WARNING]\x1b[0m [WARNING] is said once" in coloured
     assert "\x1b" not in plain
+
+
+def test_lines_that_are_lost_are_counted_on_the_board() -> None:
+    words = memoryview(bytearray(16)).cast("Q")
+    configure(Config(errorlog="error.log", accesslog="/dev/full"))
+
+    access_log.info("lost before there is a board")
+    losses.count_in(words, 1)
+    access_log.info("lost")
+    counted = words[1]
+    words.release()
+    access_log.info("lost after the board is gone")
+
+    assert counted == 2
+
+
+def written(write: Callable[[AccessEntry], None] | None, *requests: tuple[str, int]) -> str:
+    """What is in the access log after these requests."""
+    assert write is not None
+    for target, status in requests:
+        write(AccessEntry("127.0.0.1", "GET", target, "HTTP/1.1", status, 0, 0))
+    return Path("access.log").read_text()
+
+
+def test_probes_get_no_line_unless_they_fail() -> None:
+    config = Config(
+        errorlog="error.log",
+        accesslog="access.log",
+        access_log_format="%(U)s %(s)s",
+        access_log_skip=("/healthz", "/probe/*"),
+    )
+    configure(config)
+
+    lines = written(
+        access_writer(config),
+        ("/healthz", 200),
+        ("/healthz?verbose", 204),
+        ("/healthz/", 200),
+        ("/probe/a/b", 302),
+        ("/probe", 200),
+        ("/healthz", 503),
+        ("/", 200),
+    )
+
+    assert lines == "/healthz/ 200\n/probe 200\n/healthz 503\n/ 200\n"
+
+
+def test_requests_are_told_to_statsd_with_and_without_a_line() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(5)
+        place = TCPAddress(*server.getsockname())
+        for accesslog in (None, "access.log"):
+            config = Config(errorlog="error.log", accesslog=accesslog, statsd_host=place)
+            configure(config)
+            write = access_writer(config)
+            assert write is not None
+            write(ENTRY)
+            assert b"gunicorn.requests:1|c" in server.recv(999)
+
+        error_log.warning("look")
+
+        assert server.recv(999) == b"gunicorn.log.warning:1|c|@1.0"
+        configure(Config(errorlog="error.log"))
+        assert setup.statsd() is None
+    assert Path("access.log").read_text().count("\n") == 1
+
+
+def test_statsd_that_cannot_be_found_is_a_warning() -> None:
+    # A name that no resolver has to be asked about.
+    configure(Config(errorlog="error.log", statsd_host=TCPAddress("a..b", 1)))
+
+    assert "[WARNING] cannot find statsd at a..b:1: " in Path("error.log").read_text()
+
+
+def test_json_has_typed_fields_and_a_line_per_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "_identity", {"worker": None, "generation": None})
+    configure(Config(errorlog="error.log", log_format="json"))
+
+    error_log.warning("two\nlines of %s", "m\x1bine")
+    setup.identify(3, 1)
+    try:
+        raise ValueError("é \udcff")
+    except ValueError:
+        error_log.exception("cannot serve", extra={"order": 7, "path": Path("/x")})
+
+    first, second = [json.loads(line) for line in Path("error.log").read_text().splitlines()]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", first.pop("time"))
+    assert first == {
+        "level": "warning",
+        "logger": "forkmaster.error",
+        "message": "two\nlines of m\x1bine",
+        "pid": os.getpid(),
+        "worker": None,
+        "generation": None,
+    }
+    assert (second["worker"], second["generation"], second["order"]) == (3, 1, 7)
+    assert second["exception"].endswith("ValueError: é \udcff")
+
+
+def test_json_in_the_journal_has_its_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("error.log").touch()
+    status = os.stat("error.log")
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    configure(Config(errorlog="error.log", log_format="json"))
+
+    error_log.error("broken")
+
+    line = Path("error.log").read_text()
+    assert line.startswith("<3>{")
+    assert json.loads(line[3:])["message"] == "broken"
