@@ -17,6 +17,7 @@ from pathlib import Path
 from forkmaster.board import board, layout
 from forkmaster.board.slot import Slot
 
+PROTOCOLS = frozenset(("HTTP/1.0", "HTTP/1.1"))
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 # A fold takes some 20 microseconds; a reader that meets this many in a row shows what it has.
@@ -50,6 +51,8 @@ class RequestView:
     sent: int
     thread: int
     """Native thread id, 0 for the main thread."""
+    protocol: str = ""
+    """Empty if the record had no room for it."""
 
     def duration(self, now: float) -> float:
         """Seconds from its start to its end, or so far."""
@@ -237,10 +240,11 @@ def _request(octets: memoryview, words: memoryview[int], record: int) -> Request
     if words[first + layout.START] != start:
         return None
     method, _, rest = request.partition(" ")
+    target, _, protocol = rest.partition(" ")
     in_flight = copied[layout.END] == 0
     return RequestView(
         method=method,
-        target=rest.partition(" ")[0],
+        target=target,
         client=client,
         start=start / 1e9,
         end=copied[layout.END] / 1e9,
@@ -248,6 +252,7 @@ def _request(octets: memoryview, words: memoryview[int], record: int) -> Request
         status=0 if in_flight else copied[layout.RESPONSE_STATUS],
         sent=0 if in_flight else copied[layout.SENT],
         thread=copied[layout.THREAD],
+        protocol=protocol if protocol in PROTOCOLS else "",
     )
 
 

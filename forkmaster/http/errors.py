@@ -14,3 +14,10 @@ class Refused(Exception):  # noqa: N818 - an outcome of reading, not a fault of 
         super().__init__(reason)
         self.status = status
         self.reason = reason
+
+
+class BodyEndedError(Refused):
+    """The client stopped sending, or left, before its body was complete."""
+
+    def __init__(self) -> None:
+        super().__init__(400, "the body ended before it was complete (RFC 9112 8)")

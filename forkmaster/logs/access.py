@@ -53,9 +53,11 @@ ATOMS = {
     "L": "f'{e.duration / 1e9:.6f}'",
     "p": "f'<{getpid()}>'",
     # Beyond gunicorn's.
-    "Q": "'-' if e.queued is None else f'{e.queued:.6f}'",
+    "Q": "queued(e)",
     "W": "str(e.serial)",
     "G": "str(e.generation)",
+    "I": "request_header(e, 'HTTP_X_REQUEST_ID', 'x-request-id')",
+    "E": "e.ending or '-'",
 }
 
 JSON_FIELDS = {
@@ -68,14 +70,29 @@ JSON_FIELDS = {
     "status": "{e.status}",
     "sent": "{e.sent}",
     "duration": "{e.duration / 1e9:.6f}",
-    "queued": "{'null' if e.queued is None else f'{e.queued:.6f}'}",
+    "queued": "{json_number(queued(e))}",
     "referer": "{json_text(request_header(e, 'HTTP_REFERER', 'referer'))}",
     "user_agent": "{json_text(request_header(e, 'HTTP_USER_AGENT', 'user-agent'))}",
     "request_id": "{json_text(request_header(e, 'HTTP_X_REQUEST_ID', 'x-request-id'))}",
     "worker": "{e.serial}",
     "generation": "{e.generation}",
     "pid": "{getpid()}",
+    "ending": "{json_text(e.ending or '-')}",
 }
+
+# How a request ended that was not answered as it should be; an AccessEntry has one of them.
+CLIENT_LEFT = "client_left"
+TIMED_OUT = "timed_out"
+REFUSED = "refused"
+CUT_OFF = "cut_off"  # its worker was ended, or died
+
+# What is logged where no status was sent: nginx's number for the first, and what a proxy in front
+# answers in place of the others.
+UNSENT = {CLIENT_LEFT: 499, TIMED_OUT: 504, CUT_OFF: 502}
+
+LONGEST_LINE = 2048  # of what nobody could read
+LAST_SECOND = 1e11  # the year 5138; more than that is no number of seconds
+DAY = 86400.0
 
 
 class AccessEntry:
@@ -87,17 +104,18 @@ class AccessEntry:
     __slots__ = (
         "client",
         "duration",
+        "ending",
         "environ",
         "generation",
         "method",
         "protocol",
-        "queued",
         "request_headers",
         "response_headers",
         "sent",
         "serial",
         "status",
         "target",
+        "trusted",
     )
 
     def __init__(
@@ -113,7 +131,8 @@ class AccessEntry:
         environ: Mapping[str, Any] | None = None,
         request_headers: Iterable[Header] = (),
         response_headers: Iterable[Header] = (),
-        queued: float | None = None,
+        trusted: bool = False,
+        ending: str = "",
         serial: int = 0,
         generation: int = 0,
     ) -> None:
@@ -124,7 +143,7 @@ class AccessEntry:
         """As it was sent, with the query."""
         self.protocol = protocol
         """"HTTP/1.1"."""
-        self.status = status
+        self.status = status or UNSENT.get(ending, 0)
         self.sent = sent
         """Bytes of the body."""
         self.duration = duration
@@ -133,8 +152,10 @@ class AccessEntry:
         """Of a WSGI application; its HTTP_ variables are then the request's headers."""
         self.request_headers = request_headers
         self.response_headers = response_headers
-        self.queued = queued
-        """Seconds between a trusted proxy and this worker, by X-Request-Start."""
+        self.trusted = trusted
+        """Whether the peer is a proxy whose X-Request-Start is believed."""
+        self.ending = ending
+        """One of the words above; empty if the whole answer was given to the socket."""
         self.serial = serial
         """Of the worker, as is its generation."""
         self.generation = generation
@@ -155,6 +176,13 @@ def compile_format(format_: str) -> Callable[[AccessEntry], str]:
     except (TypeError, ValueError) as exc:
         raise ValueError(f"the format cannot be used: {exc}") from exc
     return function
+
+
+def first_line(head: bytes) -> tuple[str, str, str]:
+    """The method, target and protocol of a request, whatever a client made of them."""
+    line = head.lstrip(b"\r\n").partition(b"\r\n")[0][:LONGEST_LINE].decode("latin-1")
+    words = [*line.split(" ", 2), "", ""]
+    return words[0] or "-", words[1] or "-", words[2] or "-"
 
 
 def unknown_atoms(format_: str) -> list[str]:
@@ -219,6 +247,10 @@ def _json_source() -> str:
     return f"f'''{{{{{members}}}}}'''"
 
 
+def _json_number(text: str) -> str:
+    return "null" if text == "-" else text
+
+
 def _json_text(cleaned: str) -> str:
     return "null" if cleaned == "-" else f'"{cleaned}"'
 
@@ -234,6 +266,23 @@ def _environ_variable(entry: AccessEntry, name: str, upper: str) -> str:
     environ = entry.environ or {}
     value = environ.get(name, environ.get(upper))
     return "-" if value is None else clean(value)
+
+
+def _queued(entry: AccessEntry) -> str:
+    """The seconds since a trusted proxy took the request, by its X-Request-Start."""
+    if not entry.trusted:
+        return "-"
+    text = _request_header(entry, "HTTP_X_REQUEST_START", "x-request-start")
+    try:
+        started = float(text.removeprefix("t="))
+    except ValueError:
+        return "-"
+    # nginx says seconds, Heroku milliseconds, others microseconds.
+    for _ in range(2):
+        if started > LAST_SECOND:
+            started /= 1000
+    queued = time.time() - entry.duration / 1e9 - started
+    return f"{queued:.6f}" if 0 <= queued < DAY else "-"
 
 
 def _find(headers: Iterable[Header], name: str) -> str:
@@ -290,10 +339,10 @@ _iso_start = ""
 _iso_zone = ""
 
 
-def _iso_time() -> str:
+def iso_time(now: float | None = None) -> str:
     """ "2025-12-31T23:59:59.123+01:00", its seconds made once a second."""
     global _iso_second, _iso_start, _iso_zone
-    now = time.time()
+    now = time.time() if now is None else now
     second = int(now)
     if second != _iso_second:
         local = time.localtime(second)
@@ -310,9 +359,11 @@ NAMES: dict[str, object] = {
     "environ_variable": _environ_variable,
     "find": _find,
     "getpid": os.getpid,
-    "iso_time": _iso_time,
+    "iso_time": iso_time,
+    "json_number": _json_number,
     "json_text": _json_text,
     "path": _path,
+    "queued": _queued,
     "request_header": _request_header,
     "user": _user,
 }

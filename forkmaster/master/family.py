@@ -22,6 +22,7 @@ from forkmaster.master import actions, events, incidents, upgrade
 from forkmaster.master.policy import Role, State
 from forkmaster.master.readings import is_serving
 from forkmaster.master.supervisor import PROBES, Child, Supervisor
+from forkmaster.master.unanswered import log_unanswered
 from forkmaster.system.processes import Exit, reap
 from forkmaster.system.signals import signal_name
 
@@ -222,8 +223,11 @@ class Family:
         cause = incidents.cause_of(death)
         self.board.count_death(cause.value)
         if process.role is Role.WORKER:
-            lost = incidents.serving(read_slot(process.slot).in_flight)
-            how = f"{ended}{lost}"
+            last = read_slot(process.slot)
+            how = f"{ended}{incidents.serving(last.in_flight)}"
+            config = self.generations()[process.generation].config
+            timed_out = cause is incidents.Cause.TIMEOUT
+            log_unanswered(last, config, time.monotonic(), timed_out=timed_out)
             self.chronicle.buried(process.serial, process.pid, cause.value, how, time.time())
         if cause in (incidents.Cause.REQUESTED, incidents.Cause.LIMIT):
             unasked = "" if asked else "; nobody here asked it to"

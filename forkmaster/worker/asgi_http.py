@@ -30,10 +30,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from forkmaster.board import layout
 from forkmaster.http.answer import read_head
-from forkmaster.http.errors import Refused
+from forkmaster.http.errors import BodyEndedError, Refused
 from forkmaster.http.head import HEAD_END, Limits, check_unfinished
 from forkmaster.http.response import CONTINUE, LAST_CHUNK, WANTS_CLOSE, has_no_body, refusal
 from forkmaster.http.streamed import StreamedBody, StreamedChunks, StreamedLength
+from forkmaster.logs.access import CLIENT_LEFT, CUT_OFF, TIMED_OUT
+from forkmaster.worker.request_hooks import ending_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
@@ -184,7 +186,7 @@ class HTTPConnection(asyncio.Protocol):
         if self._body is not None:
             if exchange.response_complete:
                 return False
-            self._refuse(Refused(400, "the body ended before it was complete (RFC 9112 8)"))
+            self._refuse(BodyEndedError())
             return True
         exchange.keep_alive = False
         exchange.disconnect()
@@ -197,6 +199,7 @@ class HTTPConnection(asyncio.Protocol):
             self._writable.set()
         if self._exchange is not None:
             self._exchange.is_lost = True
+            self._exchange.ending = self._exchange.ending or CLIENT_LEFT
             self._exchange.disconnect()
         self._exchange = self._body = None
         self.owner.connections.discard(self)
@@ -269,7 +272,7 @@ class HTTPConnection(asyncio.Protocol):
             and is_http11
             and body is None
             and scope["method"] == "GET"
-            and self._upgraded(scope)
+            and self._upgraded(scope, head)
         ):
             return
         keep_alive = fields.keep_alive if is_http11 else fields.keep_alive_http10
@@ -363,10 +366,10 @@ class HTTPConnection(asyncio.Protocol):
             else:
                 self.resume_reading()
 
-    def _upgraded(self, scope: Scope) -> bool:
+    def _upgraded(self, scope: Scope, head: bytes) -> bool:
         owner = self.owner
         if owner.is_draining:  # the next worker is the one to ask
-            self._refuse(Refused(503, "this worker is about to stop; try again"))
+            self._refuse(Refused(503, "this worker is about to stop; try again"), head)
             return True
         rest, self._buffer = self._buffer, b""
         if owner.open_websocket(self, scope, rest):
@@ -387,16 +390,21 @@ class HTTPConnection(asyncio.Protocol):
             refused.status,
             refused.reason,
         )
+        unread = self._buffer
         exchange, self._exchange, self._body, self._buffer = self._exchange, None, None, b""
         if exchange is not None:
             exchange.is_lost = True
+            exchange.ending = ending_of(refused)
             exchange.disconnect()
             if exchange.has_begun:  # half an answer must not look like a whole one
                 self.transport.abort()
                 return
             exchange.refused = refused.status
-        elif 400 <= refused.status < 600:
-            words[layout.STATUS + refused.status // 100] += 1
+        else:
+            if 400 <= refused.status < 600:
+                words[layout.STATUS + refused.status // 100] += 1
+            client = self.client[0] if self.client else ""
+            self.owner.ledger.log_refused(head or unread, client, refused)
         with_body = not (head or (exchange.head if exchange else b"")).startswith(b"HEAD ")
         date = self.owner.tails.date
         answer = refusal(refused.status, refused.reason, date, with_body=with_body)
@@ -424,6 +432,11 @@ class HTTPConnection(asyncio.Protocol):
         transport.write_eof()
         self.resume_reading()
         self.owner.loop.call_later(LAST_WORDS, transport.close)
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the peer is a proxy that is trusted."""
+        return self._reader.trusted
 
     @property
     def is_idle(self) -> bool:
@@ -480,6 +493,7 @@ class Exchange:
         "body",
         "client_closes",
         "connection",
+        "ending",
         "expects_continue",
         "extended",
         "has_begun",
@@ -521,6 +535,7 @@ class Exchange:
         self.is_lost = False  # nothing can be sent any more
         self.refused = 0  # the status that the server answered in the application's place
         self.timed_out = False
+        self.ending = ""  # as an AccessEntry has it
         self.extended = 0  # monotonic_ns() before which it is not timed out
         self.start: Message | None = None
         self._answer: tuple[list[bytes], int, int] | None = None
@@ -533,6 +548,11 @@ class Exchange:
         self._event: asyncio.Event | None = None
         self._record = -1
         self._is_booked = False
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether its peer is a proxy that is trusted."""
+        return self.connection.is_trusted
 
     @property
     def status(self) -> int:
@@ -718,6 +738,7 @@ class Exchange:
         """Cancel it; its client gets 504 if it has got nothing yet."""
         if not self.timed_out:
             self.timed_out = True
+            self.ending = TIMED_OUT
             log.warning("%s: took longer than request_timeout, %g s; cancelled", self, limit)
             self.task.cancel()
 
@@ -730,6 +751,7 @@ class Exchange:
             self._answer_instead(504, "The application took too long.")
             return
         if isinstance(exc, asyncio.CancelledError) and (owner.is_quitting or self.is_disconnected):
+            self.ending = self.ending or (CUT_OFF if owner.is_quitting else CLIENT_LEFT)
             self.connection.transport.close()
             return
         owner.words[layout.ERRORS] += 1
@@ -739,6 +761,7 @@ class Exchange:
     def _fell_short(self) -> None:
         if self.is_disconnected:  # it was told so, and stopped
             self.response_complete = True
+            self.ending = self.ending or CLIENT_LEFT
             self.connection.transport.close()
             return
         log.error("%s: the application returned before the end of its response", self)

@@ -122,7 +122,9 @@ class WebSockets:
         )
         transport = connection.transport
         protocol.connection_made(transport)
-        protocol.app = Session(self._owner, self.application, scope)
+        protocol.app = Session(
+            self._owner, self.application, scope, is_trusted=connection.is_trusted
+        )
         target = scope["raw_path"][len(self.config.root_path.encode()) :]
         if scope["query_string"]:
             target += b"?" + scope["query_string"]
@@ -175,10 +177,20 @@ class _Counted:
 class Session:
     """The application for one websocket, with our eyes around it."""
 
-    def __init__(self, owner: Owner, application: Callable[..., Any], request: Scope) -> None:
+    ending = ""
+
+    def __init__(
+        self,
+        owner: Owner,
+        application: Callable[..., Any],
+        request: Scope,
+        *,
+        is_trusted: bool = False,
+    ) -> None:
         self._owner = owner
         self._application = application
         self._request = request
+        self.is_trusted = is_trusted
         self.head = b""
         self.scope: Scope = request
         self.start: Message | None = None

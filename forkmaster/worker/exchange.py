@@ -85,13 +85,13 @@ class Exchange:
         "_unsent",
         "began",
         "body_sent",
+        "client_left",
         "client_stays",
         "code",
         "connection",
         "context",
         "declared",
         "environ",
-        "given_up",
         "head",
         "keep_alive",
         "line",
@@ -153,7 +153,7 @@ class Exchange:
         self._result: Any = None
         self.context: Context | None = None  # kept while the answer is suspended
         self.spool: IO[bytes] | None = None  # a file that holds the request's body
-        self.given_up = False  # the client stopped reading a suspended answer
+        self.client_left = False  # before it had the whole answer, or it reads no more
         self.request_view: RequestView | None = None  # what pre_request was given
 
     def take_body(self, body: Body) -> None:

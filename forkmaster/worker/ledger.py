@@ -11,10 +11,12 @@ from forkmaster.board import layout
 from forkmaster.logs.access import AccessEntry
 from forkmaster.logs.setup import access_writer
 from forkmaster.worker.limits import WorkerLimits
+from forkmaster.worker.request_hooks import refused_entry
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
+    from forkmaster.http.errors import Refused
     from forkmaster.worker.assignment import Assignment
 
 # The strings of a record, and what it gets at the end: END, RESPONSE_STATUS, THREAD, SENT.
@@ -29,6 +31,13 @@ class Served(Protocol):
     scope: MutableMapping[str, Any]
     start: MutableMapping[str, Any] | None
     """The message with the headers of the answer."""
+
+    ending: str
+    """As an AccessEntry has it."""
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether its peer is a proxy that is trusted."""
 
     @property
     def status(self) -> int:
@@ -107,7 +116,17 @@ class Ledger:
             duration,
             request_headers=scope["headers"],
             response_headers=(start.get("headers") or ()) if start is not None else (),
+            trusted=served.is_trusted,
+            ending=served.ending,
             serial=self._assignment.serial,
             generation=self._assignment.generation,
         )
         self._write_access(entry)
+
+    def log_refused(self, head: bytes, client: str, refused: Refused) -> None:
+        """Write the line of a request that no application has seen."""
+        if self._write_access is not None:
+            entry = refused_entry(head, client, refused)
+            entry.serial = self._assignment.serial
+            entry.generation = self._assignment.generation
+            self._write_access(entry)

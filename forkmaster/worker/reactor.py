@@ -36,7 +36,7 @@ from forkmaster.board import layout
 from forkmaster.http import proxy, response
 from forkmaster.http.body import ChunkedBody, LengthBody
 from forkmaster.http.environ import AllowList, Origin, Trust
-from forkmaster.http.errors import Refused
+from forkmaster.http.errors import BodyEndedError, Refused
 from forkmaster.http.head import HEAD_END, Limits, check_unfinished
 from forkmaster.http.response import Tails
 from forkmaster.system.poller import EXCLUSIVE, READ, Waker, open_poller
@@ -646,7 +646,7 @@ class Reactor:
 
     def _feed_body(self, connection: Connection, data: bytes, ended: bool) -> bytes | None:
         if ended:
-            raise Refused(400, "the body ended before it was complete (RFC 9112 8)")
+            raise BodyEndedError
         body, exchange = connection.body, connection.exchange
         assert body is not None
         assert exchange is not None
@@ -722,7 +722,9 @@ class Reactor:
         exchange.keep_alive = False
         if not exchange.code:
             exchange.status, exchange.response_headers = "", []
-        if not isinstance(exc, ClientGoneError):
+        if isinstance(exc, ClientGoneError):
+            exchange.client_left = True
+        else:
             self._count_error()
             _log_failure(exchange, exc)
             if not exchange.streaming:
@@ -770,10 +772,15 @@ class Reactor:
             refused.status,
             refused.reason,
         )
+        request = request or connection.buffer
         if connection.body is not None:
+            assert connection.exchange is not None
+            request = connection.exchange.head
             connection.body.discard()
             connection.body = connection.exchange = None
         connection.buffer = b""
+        if self._hooks.wants_refused:
+            self._hooks.refused(connection, request, refused)
         with_body = not request.startswith(b"HEAD ")
         answer = response.refusal(
             refused.status, refused.reason, self.tails.date, with_body=with_body

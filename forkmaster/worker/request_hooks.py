@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import inspect
 import logging
-import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
+from forkmaster.http.errors import BodyEndedError, Refused
 from forkmaster.http.head import split_field
-from forkmaster.logs.access import AccessEntry
+from forkmaster.logs.access import CLIENT_LEFT, REFUSED, TIMED_OUT, AccessEntry, first_line
 from forkmaster.logs.setup import access_writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from forkmaster.worker.assignment import Assignment
+    from forkmaster.worker.connection import Connection
     from forkmaster.worker.exchange import Exchange
 
 log = logging.getLogger("forkmaster.error")
@@ -35,6 +37,7 @@ class RequestHooks:
         self._post_arity = _arity(config.post_request) if config.post_request else 0
         self._write_access = access_writer(config)
         self.wants_before = config.pre_request is not None
+        self.wants_refused = self._write_access is not None
         self.wants_after = config.post_request is not None or self._write_access is not None
 
     def before(self, exchange: Exchange) -> None:
@@ -52,7 +55,9 @@ class RequestHooks:
     def after(self, exchange: Exchange, duration: int) -> None:
         """Call post_request and write the access line.  Never raises.  Nanoseconds."""
         if self._write_access is not None:
-            self._log_access(exchange, duration, self._write_access)
+            ending = CLIENT_LEFT if exchange.client_left else ""
+            write = self._write_access
+            self._log_access(exchange, exchange.connection, duration, write, ending)
         if self._post_request is None:
             return
         request = exchange.request_view or RequestView(exchange)
@@ -62,10 +67,28 @@ class RequestHooks:
         except Exception:
             log.exception("%s: the hook post_request raised", exchange)
 
+    def refused(self, connection: Connection, head: bytes, refused: Refused) -> None:
+        """Write the line of a request that no application has seen."""
+        assert self._write_access is not None
+        assignment = self._assignment
+        entry = refused_entry(head, connection.host, refused)
+        entry.serial, entry.generation = assignment.serial, assignment.generation
+        self._write_access(entry)
+
+    def given_up(self, exchange: Exchange, connection: Connection, duration: int) -> None:
+        """Write the line of a request that took longer than request_timeout."""
+        if self._write_access is not None:
+            self._log_access(exchange, connection, duration, self._write_access, TIMED_OUT)
+
     def _log_access(
-        self, exchange: Exchange, duration: int, write: Callable[[AccessEntry], None]
+        self,
+        exchange: Exchange,
+        connection: Connection,
+        duration: int,
+        write: Callable[[AccessEntry], None],
+        ending: str,
     ) -> None:
-        connection, request = exchange.connection, exchange.line
+        request = exchange.line
         entry = AccessEntry(
             connection.host,
             request.method,
@@ -75,27 +98,26 @@ class RequestHooks:
             exchange.body_sent,
             duration,
             environ=exchange.environ,
-            response_headers=exchange.response_headers,
-            queued=self._queued(exchange, duration),
+            response_headers=exchange.response_headers if exchange.code else (),
+            trusted=connection.origin.trusted,
+            ending=ending,
             serial=self._assignment.serial,
             generation=self._assignment.generation,
         )
         write(entry)
 
-    def _queued(self, exchange: Exchange, duration: int) -> float | None:
-        """The seconds since the proxy took the request, if a trusted one tells."""
-        sent = exchange.environ.get("HTTP_X_REQUEST_START")
-        if sent is None or not exchange.connection.origin.trusted:
-            return None
-        try:
-            started = float(sent.removeprefix("t="))
-        except ValueError:
-            return None
-        # nginx says seconds, Heroku milliseconds, others microseconds.
-        while started > 1e11:
-            started /= 1000
-        queued = time.time() - duration / 1e9 - started
-        return queued if 0 <= queued < 86400 else None
+
+def refused_entry(head: bytes, client: str, refused: Refused) -> AccessEntry:
+    """What is logged of a request that no application has seen."""
+    ending = ending_of(refused)
+    return AccessEntry(client, *first_line(head), refused.status, 0, 0, ending=ending)
+
+
+def ending_of(refused: Refused) -> str:
+    """How a request ended that the server answered itself, as an AccessEntry has it."""
+    if isinstance(refused, BodyEndedError):
+        return CLIENT_LEFT
+    return TIMED_OUT if refused.status == HTTPStatus.REQUEST_TIMEOUT else REFUSED
 
 
 class RequestView:

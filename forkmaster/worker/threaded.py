@@ -201,7 +201,7 @@ class ThreadedWorker(Reactor):
     def _give_up(self, connection: Connection) -> None:
         exchange = connection.exchange
         assert exchange is not None
-        exchange.given_up = True
+        exchange.client_left = True
         connection.deadline = NEVER
         connection.state = BUSY
         exchange.thread.inbox.put(exchange)
@@ -281,6 +281,7 @@ class ThreadedWorker(Reactor):
             stack_of(thread.ident),
         )
         self._worker_limits.ask("stuck thread")
+        self._hooks.given_up(exchange, connection, monotonic_ns() - exchange.began)
         connection.exchange = None
         if has_begun:
             # Shut, but not closed while the thread may be inside a send: the number of the
@@ -315,7 +316,7 @@ class ThreadedWorker(Reactor):
         thread.ident = threading.get_ident()
         thread.native_id = threading.get_native_id()
         while (exchange := self._next(thread)) is not None:
-            if exchange.given_up:
+            if exchange.client_left:
                 self._abandon(exchange, thread)
             else:
                 self._answer(exchange, thread)

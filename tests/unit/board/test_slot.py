@@ -68,6 +68,7 @@ def test_a_request_is_in_flight_until_it_ends(slot: Slot) -> None:
         status=0,
         sent=0,
         thread=42,
+        protocol="HTTP/1.1",
     )
     assert request.duration(now=7.5) == 2.5
     assert str(request) == "GET /slow?x=1"

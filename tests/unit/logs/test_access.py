@@ -12,7 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forkmaster.logs.access import ATOMS, AccessEntry, clean, compile_format, unknown_atoms
+from forkmaster.logs.access import (
+    ATOMS,
+    CLIENT_LEFT,
+    CUT_OFF,
+    REFUSED,
+    TIMED_OUT,
+    AccessEntry,
+    clean,
+    compile_format,
+    first_line,
+    unknown_atoms,
+)
 
 DEFAULT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 ENVIRON = {
@@ -22,6 +33,7 @@ ENVIRON = {
     "HTTP_USER_AGENT": "curl/8",
     "HTTP_AUTHORIZATION": "Basic " + base64.b64encode(b"ann:secret").decode(),
     "HTTP_X_TRACE": "t1",
+    "HTTP_X_REQUEST_ID": "r1",
     "CONTENT_TYPE": "text/plain",
     "wsgi.url_scheme": "https",
 }
@@ -30,6 +42,7 @@ HEADERS = [
     (b"user-agent", b"curl/8"),
     (b"authorization", ENVIRON["HTTP_AUTHORIZATION"].encode()),
     (b"x-trace", b"t1"),
+    (b"x-request-id", b"r1"),
     (b"content-type", b"text/plain"),
 ]
 
@@ -45,7 +58,7 @@ def wsgi(**changes: object) -> AccessEntry:
         1_234_567_890,
         environ=ENVIRON,
         response_headers=[("Content-Length", "12"), ("X-Out", "o1"), ("X-Out", "o2")],
-        queued=0.25,
+        trusted=True,
         serial=3,
         generation=2,
     )
@@ -78,7 +91,9 @@ def asgi(**changes: object) -> AccessEntry:
         ("M", "1234"),
         ("D", "1234567"),
         ("L", "1.234568"),
-        ("Q", "0.250000"),
+        ("Q", "-"),
+        ("I", "r1"),
+        ("E", "-"),
         ("W", "3"),
         ("G", "2"),
         ("{X-Trace}i", "t1"),
@@ -227,10 +242,11 @@ def test_json_has_typed_fields() -> None:
         fields = json.loads(line_of(entry))
         assert fields["status"] == 404
         assert fields["duration"] == 1.234568
-        assert fields["queued"] == 0.25
+        assert fields["queued"] is None
+        assert fields["ending"] is None
         assert fields["user"] == "ann"
         assert fields["target"] == "/a%20b?q=1"
-        assert fields["request_id"] is None
+        assert fields["request_id"] == "r1"
         assert (fields["worker"], fields["generation"], fields["pid"]) == (3, 2, os.getpid())
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", fields["time"])
 
@@ -239,7 +255,7 @@ def test_json_has_typed_fields() -> None:
 def test_json_is_json_whatever_is_sent(text: str) -> None:
     environ = {"HTTP_USER_AGENT": text, "HTTP_X_REQUEST_ID": text}
 
-    line = compile_format("json")(wsgi(environ=environ, target=text, queued=None))
+    line = compile_format("json")(wsgi(environ=environ, target=text))
 
     fields = json.loads(line)
     assert "\n" not in line
@@ -250,3 +266,70 @@ def test_json_is_json_whatever_is_sent(text: str) -> None:
 
 def test_every_atom_of_gunicorn_is_there() -> None:
     assert set("hlutrmUqHsBbfaTMDLp") <= set(ATOMS)
+
+
+def started(text: str, **changes: object) -> tuple[AccessEntry, AccessEntry]:
+    """A request of either kind of worker that took 2 s and bears this X-Request-Start."""
+    pair = [(b"x-request-start", text.encode())]
+    return (
+        wsgi(environ={"HTTP_X_REQUEST_START": text}, duration=2_000_000_000, **changes),
+        wsgi(environ=None, request_headers=pair, duration=2_000_000_000, **changes),
+    )
+
+
+@pytest.mark.parametrize(
+    "form", ["t={:.3f}", "{:.3f}", "{:.0f}e3"], ids=["nginx", "seconds", "milliseconds"]
+)
+def test_queue_time_is_what_passed_between_the_proxy_and_the_worker(form: str) -> None:
+    entries = started(form.format(time.time() - 5))
+
+    for entry in entries:
+        assert 2 <= float(compile_format("%(Q)s")(entry)) < 60
+        assert 2 <= json.loads(compile_format("json")(entry))["queued"] < 60
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "t=", "nan", "inf", "-1", "9999999999"])
+def test_what_tells_no_time_is_a_dash(text: str) -> None:
+    for entry in started(text):
+        assert compile_format("%(Q)s")(entry) == "-"
+        assert json.loads(compile_format("json")(entry))["queued"] is None
+
+
+def test_nobody_but_a_trusted_proxy_tells_when_a_request_came() -> None:
+    for entry in started(f"t={time.time() - 5}", trusted=False):
+        assert compile_format("%(Q)s")(entry) == "-"
+
+
+@pytest.mark.parametrize(
+    ("status", "ending", "shown"),
+    [
+        (0, CLIENT_LEFT, "499 client_left"),
+        (200, CLIENT_LEFT, "200 client_left"),
+        (0, TIMED_OUT, "504 timed_out"),
+        (0, CUT_OFF, "502 cut_off"),
+        (413, REFUSED, "413 refused"),
+    ],
+)
+def test_a_request_without_a_whole_answer_says_how_it_ended(
+    status: int, ending: str, shown: str
+) -> None:
+    entry = AccessEntry("", "GET", "/", "HTTP/1.1", status, 0, 0, ending=ending)
+
+    assert compile_format("%(s)s %(E)s")(entry) == shown
+    assert json.loads(compile_format("json")(entry))["ending"] == ending
+
+
+@pytest.mark.parametrize(
+    ("head", "found"),
+    [
+        (b"GET /a?b HTTP/1.1\r\nHost: x\r\n", ("GET", "/a?b", "HTTP/1.1")),
+        (b"\r\nGET / HTTP/1.1", ("GET", "/", "HTTP/1.1")),
+        (b"GET /a b HTTP/1.1", ("GET", "/a", "b HTTP/1.1")),
+        (b"GET", ("GET", "-", "-")),
+        (b"\x16\x03\x01", ("\x16\x03\x01", "-", "-")),
+        (b"", ("-", "-", "-")),
+        (b"GET /" + b"a" * 9000, ("GET", "/" + "a" * 2043, "-")),
+    ],
+)
+def test_the_first_line_of_what_nobody_could_read(head: bytes, found: tuple[str, ...]) -> None:
+    assert first_line(head) == found

@@ -25,6 +25,8 @@ class Served:
 
     head = HEAD
     status = 201
+    ending = ""
+    is_trusted = False
 
     def __init__(self, *headers: tuple[bytes, bytes], client: Any = CLIENT) -> None:
         self.scope: dict[str, Any] = {"client": client, "headers": headers}
