@@ -28,6 +28,7 @@ import time
 from pathlib import Path
 
 from forkmaster.board import layout
+from forkmaster.board.counters import SUMMED, sums
 from forkmaster.board.slot import Slot
 
 log = logging.getLogger("forkmaster.error")
@@ -44,7 +45,7 @@ GRACE_FOR_THE_UNFINISHED = 60.0
 
 FOLDED_WORDS = (
     *(w for w in range(layout.FIRST_COUNTER, layout.LAST_COUNTER + 1) if w not in layout.LEVELS),
-    *range(layout.HISTOGRAM, layout.HISTOGRAM + layout.BUCKETS),
+    *range(layout.HISTOGRAM, layout.HISTOGRAM + layout.CLASSES * layout.BUCKETS),
 )
 MONITOR = layout.KINDS.index("monitor")
 
@@ -182,6 +183,8 @@ class Board:
         if slot.words[layout.KIND] != MONITOR:
             for word in FOLDED_WORDS:
                 totals[word] += slot.words[word]
+            for word, extra in zip(SUMMED.values(), sums(slot.words), strict=True):
+                totals[word] += extra
         slot.path.unlink(missing_ok=True)
         totals[layout.FOLDS] += 1
         slot.close()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forkmaster.board import board, layout
+from forkmaster.board.counters import histograms, read_counters
 from forkmaster.board.slot import Slot
 
 PROTOCOLS = frozenset(("HTTP/1.0", "HTTP/1.1"))
@@ -220,10 +221,10 @@ def _view(octets: memoryview, words: memoryview[int]) -> SlotView:
             if flags & layout.WANT_RECYCLE
             else None
         ),
-        counters={name: words[word] for name, word in layout.COUNTERS.items()},
+        counters=read_counters(words),
         in_flight=tuple(sorted((r for r in records if not r.end), key=lambda r: r.start)),
         finished=tuple(sorted((r for r in records if r.end), key=lambda r: r.end, reverse=True)),
-        histogram=tuple(words[layout.HISTOGRAM : layout.HISTOGRAM + layout.BUCKETS]),
+        histogram=tuple(map(sum, zip(*histograms(words), strict=True))),
     )
 
 

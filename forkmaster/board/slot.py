@@ -74,7 +74,7 @@ class Slot:
         """
         words, octets = self.words, self.octets
         first = layout.RECORDS_FIRST_WORD + record * layout.RECORD_WORDS
-        words[first] = 0
+        words[first + layout.START] = 0
         words[first + layout.END] = 0
         words[first + layout.THREAD] = thread
         at = layout.RECORDS_OFFSET + record * layout.RECORD_SIZE
@@ -82,7 +82,7 @@ class Slot:
         octets[at + layout.REQUEST_OFFSET : at + layout.REQUEST_OFFSET + len(text)] = text
         text = client[: layout.CLIENT_SIZE - 1] + b"\0"
         octets[at + layout.CLIENT_OFFSET : at + layout.CLIENT_OFFSET + len(text)] = text
-        words[first] = now
+        words[first + layout.START] = now
 
     def end(self, record: int, status: int, sent: int, now: int) -> None:
         """Finish the request in `record`: count it, and keep the record as history.
@@ -91,7 +91,7 @@ class Slot:
         """
         words = self.words
         first = layout.RECORDS_FIRST_WORD + record * layout.RECORD_WORDS
-        duration = now - words[first]
+        duration = now - words[first + layout.START]
         words[first + layout.RESPONSE_STATUS] = status
         words[first + layout.SENT] = sent
         words[first + layout.END] = now
@@ -100,11 +100,10 @@ class Slot:
     def count(self, status: int, sent: int, duration: int) -> None:
         """Add one finished request to the counters.  `duration` in nanoseconds."""
         words = self.words
-        words[layout.STATUS + (status // 100 if status < 600 else 0)] += 1
         words[layout.BYTES_OUT] += sent
         words[layout.BUSY] += duration
         bucket = (duration // 1000).bit_length()
-        words[layout.HISTOGRAM + min(bucket, layout.BUCKETS - 1)] += 1
+        words[layout.HISTOGRAMS[status // 100] + min(bucket, layout.BUCKETS - 1)] += 1
 
     def close(self) -> None:
         """Unmap.  The file stays; see `Board.drop`.  Do not use the slot afterwards."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forkmaster.board import layout
+from forkmaster.board.counters import starts_in_flight
 from forkmaster.master import events
 from forkmaster.master.policy import Policy
 from forkmaster.master.sizing import bounds_of
@@ -56,16 +57,10 @@ def pulse_of(process: Process, requests: bool) -> events.Pulse:
 
 def is_serving(process: Process) -> bool:
     """Whether its end loses a request."""
-    return process.slot.words[layout.IN_FLIGHT] > 0
+    words = process.slot.words
+    return words[layout.IN_FLIGHT] > 0 or bool(starts_in_flight(words))
 
 
 def oldest_request(slot: Slot) -> float:
     """The start of the oldest request in flight, monotonic seconds; 0.0 if there is none."""
-    words = slot.words
-    last = layout.RECORDS_FIRST_WORD + words[layout.RECORD_COUNT] * layout.RECORD_WORDS
-    starts = [
-        words[first + layout.START]
-        for first in range(layout.RECORDS_FIRST_WORD, last, layout.RECORD_WORDS)
-        if not words[first + layout.END] and words[first + layout.START]
-    ]
-    return min(starts, default=0) / 1e9
+    return min(starts_in_flight(slot.words), default=0) / 1e9

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,10 +17,6 @@ if TYPE_CHECKING:
 
     from forkmaster.http.errors import Refused
     from forkmaster.worker.assignment import Assignment
-
-# The strings of a record, and what it gets at the end: END, RESPONSE_STATUS, THREAD, SENT.
-_STRINGS = struct.Struct(f"{layout.CLIENT_SIZE}s{layout.REQUEST_SIZE}s")
-_ENDING = struct.Struct("QQQQ")
 
 
 class Served(Protocol):
@@ -65,17 +60,8 @@ class Ledger:
         if len(free) <= layout.HISTORY:
             return -1
         record = free.popleft()
-        # As board/layout.py says: the strings between the two stores of START.
         first = layout.RECORDS_FIRST_WORD + record * layout.RECORD_WORDS
-        words[first] = 0
-        words[first + layout.END] = 0
-        _STRINGS.pack_into(
-            self._octets,
-            first * 8 + layout.CLIENT_OFFSET,
-            client,
-            head,
-        )
-        words[first] = now
+        layout.BEGINNING.pack_into(self._octets, first * 8, client, head, now)
         return record
 
     def end(self, record: int, served: Served, sent: int, began: int) -> None:
@@ -87,13 +73,12 @@ class Ledger:
         words[layout.IN_FLIGHT] -= 1
         if record >= 0:
             at = layout.RECORDS_OFFSET + record * layout.RECORD_SIZE
-            _ENDING.pack_into(self._octets, at + 8 * layout.END, now, status, 0, sent)
+            layout.ENDING.pack_into(self._octets, at, status, sent, 0, 0, 0, now)
             self._free.append(record)
-        words[layout.STATUS + (status // 100 if status < 600 else 5)] += 1
         words[layout.BYTES_OUT] += sent
         words[layout.BUSY] += duration
         bucket = (duration // 1000).bit_length()
-        words[layout.HISTOGRAM + (bucket if bucket < layout.BUCKETS else layout.BUCKETS - 1)] += 1
+        words[layout.HISTOGRAMS[status // 100] + min(bucket, layout.BUCKETS - 1)] += 1
         if self._write_access is not None:
             self.log_access(served, sent, duration)
         if self.limits.counts:

@@ -96,9 +96,10 @@ class WorkerView:
     @property
     def nr(self) -> int:
         """Requests answered so far."""
-        from forkmaster.board import layout
+        from forkmaster.board.counters import STATUSES, read_counters
 
-        return sum(self._slot.words[layout.STATUS + 1 : layout.STATUS + 6])
+        counters = read_counters(self._slot.words)
+        return sum(counters[name] for name in STATUSES[1:])
 
     def notify(self) -> None:
         """Beat, on behalf of application code that knows it will take long."""

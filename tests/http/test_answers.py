@@ -12,6 +12,7 @@ import h11
 import pytest
 
 from forkmaster.board import layout
+from forkmaster.board.reader import read_slot
 from tests.http.running import listen, read_to_end, running
 from tests.process.harness import wait_for
 
@@ -353,15 +354,35 @@ def test_draining_answers_once_more_and_ends(kind: str) -> None:
 def test_the_slot_tells_what_was_served(kind: str) -> None:
     with running(hello, kind) as worker:
         worker.ask(b"GET /one HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = worker.ask(b"GET /two HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         words = worker.slot.words
-        wait_for(lambda: words[layout.STATUS + 2] == 1)
         wait_for(lambda: words[layout.CONNECTIONS] == 0)
+        wait_for(lambda: len(read_slot(worker.slot).finished) == 2)
 
-        assert words[layout.ACCEPTED] == 1
-        assert words[layout.IN_FLIGHT] == 0
-        at = layout.RECORDS_OFFSET + layout.REQUEST_OFFSET
-        assert bytes(worker.slot.octets[at : at + 8]) == b"GET /one"
-        assert words[layout.RECORDS_FIRST_WORD + layout.RESPONSE_STATUS] == 200
+        view = read_slot(worker.slot)
+        assert view.counters["status_2xx"] == view.requests == 2
+        assert view.counters["accepted"] == 2
+        assert view.counters["in_flight"] == 0
+        assert view.counters["bytes_in"] == 2 * len(
+            b"GET /two HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        assert view.counters["bytes_out"] == 2 * len(answer)
+        assert view.counters["busy_nanoseconds"] > 0
+        assert [(r.target, r.status) for r in view.finished] == [("/two", 200), ("/one", 200)]
+
+
+def test_a_status_of_no_class_is_counted_as_no_answer(kind: str) -> None:
+    def odd(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        start_response("999 Odd", [])
+        return [b""]
+
+    with running(odd, kind) as worker:
+        worker.ask(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        wait_for(lambda: worker.slot.words[layout.CONNECTIONS] == 0)
+        wait_for(lambda: read_slot(worker.slot).requests == 1)
+
+        counters = read_slot(worker.slot).counters
+        assert (counters["unanswered"], counters["errors"], counters["connections"]) == (1, 0, 0)
 
 
 def test_a_request_leaves_nothing_for_the_collector(kind: str) -> None:

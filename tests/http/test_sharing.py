@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from forkmaster.board import layout
+from forkmaster.board.counters import read_counters
 from tests.http.running import Running, read_to_end, several
 from tests.http.test_answers import ask
 from tests.process.harness import wait_for
@@ -52,12 +53,16 @@ def test_connections_of_a_busy_worker_are_answered_by_a_sibling(kind: str) -> No
         for sock in kept:
             ask(sock, GET)
         words = [worker.slot.words for worker in workers]
+
+        def is_busy(words: memoryview[int]) -> bool:
+            return read_counters(words)["in_flight"] == threads
+
         of_each = [w[layout.CONNECTIONS] for w in words]
 
         # So many that one of the two has no thread left, and the other has.
         with held(workers[0], application, 2 * threads - 1):
-            wait_for(lambda: any(w[layout.IN_FLIGHT] == threads for w in words))
-            busy = [w[layout.IN_FLIGHT] == threads for w in words].index(True)
+            wait_for(lambda: any(map(is_busy, words)))
+            busy = list(map(is_busy, words)).index(True)
             for sock in kept:
                 began = time.monotonic()
                 _, body = ask(sock, GET)

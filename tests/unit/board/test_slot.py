@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forkmaster.board import layout
+from forkmaster.board.counters import SUMMED, busy, read_counters
 from forkmaster.board.reader import RequestView, quantile, read_slot
 from forkmaster.board.slot import Slot
 
@@ -31,10 +32,14 @@ def test_no_two_words_of_the_layout_overlap() -> None:
     assert len(set(counters)) == len(counters)
     assert all(layout.FIRST_COUNTER <= word <= layout.LAST_COUNTER for word in counters)
     assert set(counters) >= layout.LEVELS
-    assert (layout.HISTOGRAM + layout.BUCKETS) * 8 <= layout.RECORDS_OFFSET
+    assert (layout.HISTOGRAM + layout.CLASSES * layout.BUCKETS) * 8 <= layout.RECORDS_OFFSET
+    assert set(layout.HISTOGRAMS) == {
+        layout.HISTOGRAM + each * layout.BUCKETS for each in range(layout.CLASSES)
+    }
     assert layout.CLIENT_OFFSET + layout.CLIENT_SIZE <= layout.REQUEST_OFFSET
     assert layout.REQUEST_OFFSET + layout.REQUEST_SIZE <= layout.RECORD_SIZE
-    assert layout.SENT * 8 + 8 <= layout.CLIENT_OFFSET
+    assert layout.SUMS + len(SUMMED) == layout.END < layout.THREAD < layout.CLIENT_OFFSET // 8
+    assert set(SUMMED.values()) <= set(counters)
 
 
 def test_a_new_slot_is_starting_and_has_never_beaten(slot: Slot) -> None:
@@ -105,6 +110,37 @@ def test_requests_in_flight_are_told_oldest_first_and_history_newest_first(slot:
     assert [r.target for r in read_slot(slot).finished] == ["/b", "/a"]
 
 
+def test_the_sums_are_those_of_the_record_that_was_finished_last(slot: Slot) -> None:
+    slot.words[layout.BYTES_OUT] = 5  # by others than requests
+    at = [layout.RECORDS_OFFSET + record * layout.RECORD_SIZE for record in range(3)]
+    layout.BEGINNING.pack_into(slot.octets, at[1], b"::1", b"GET /a", 2 * SECOND)
+    layout.ENDING.pack_into(slot.octets, at[1], 200, 50, 10, 50, SECOND, 3 * SECOND)
+    layout.BEGINNING.pack_into(slot.octets, at[0], b"::1", b"GET /b", 4 * SECOND)
+    layout.ENDING.pack_into(slot.octets, at[0], 404, 40, 25, 90, 3 * SECOND, 6 * SECOND)
+    layout.BEGINNING.pack_into(slot.octets, at[2], b"::1", b"GET /c", 7 * SECOND)
+
+    view = read_slot(slot)
+
+    assert (view.counters["bytes_in"], view.counters["bytes_out"]) == (25, 95)
+    assert view.counters["busy_nanoseconds"] == busy(slot.words) == 3 * SECOND
+    assert view.counters["in_flight"] == len(view.in_flight) == 1
+    assert [(r.target, r.status, r.sent) for r in view.finished] == [
+        ("/b", 404, 40),
+        ("/a", 200, 50),
+    ]
+    assert view.in_flight[0].start == 7.0
+
+
+def test_sums_that_change_while_they_are_read_do_not_count(slot: Slot) -> None:
+    at = layout.RECORDS_OFFSET
+    layout.BEGINNING.pack_into(slot.octets, at, b"::1", b"GET /a", 2 * SECOND)
+    layout.ENDING.pack_into(slot.octets, at, 200, 50, 10, 50, SECOND, 3 * SECOND)
+
+    counters = read_counters(Torn(slot.words))  # type: ignore[arg-type]
+
+    assert counters["bytes_in"] == 0
+
+
 def test_what_a_client_sends_cannot_break_a_line_or_a_terminal(slot: Slot) -> None:
     slot.begin(0, b"GET /\x1b[2J\x9b\nfake", b"a\x07", SECOND)
 
@@ -133,7 +169,7 @@ class Torn:
         self._looks = 0
 
     def __getitem__(self, index: int | slice) -> int | memoryview[int]:
-        if index == layout.RECORDS_FIRST_WORD:
+        if index == layout.RECORDS_FIRST_WORD + layout.START:
             self._looks += 1
             return self._looks
         return self._words[index]
@@ -187,7 +223,7 @@ def test_what_is_no_slot_is_refused(tmp_path: Path, slot: Slot) -> None:
 
     with pytest.raises(ValueError, match="too short"):
         read_slot(short)
-    with pytest.raises(ValueError, match="format 1"):
+    with pytest.raises(ValueError, match="format 2"):
         read_slot(slot.path)
     with pytest.raises(FileNotFoundError):
         read_slot(tmp_path / "gone")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from forkmaster.board import layout
+from forkmaster.board.counters import read_counters
 from forkmaster.board.slot import Slot
 from forkmaster.worker.asgi_http import Exchange
 from tests.http.test_answers import REFUSED as ANSWERS
@@ -447,7 +448,7 @@ def test_an_application_that_raises(slot: Slot, caplog: pytest.LogCaptureFixture
     (record,) = [each for each in caplog.records if each.name == "forkmaster.error"]
     assert record.getMessage() == "GET /why?x from 127.0.0.1: the application raised ValueError"
     assert record.exc_info is not None
-    assert slot.words[layout.STATUS + 5] == 1
+    assert read_counters(slot.words)["status_5xx"] == 1
 
 
 def test_a_stream_that_raises_does_not_look_whole(slot: Slot) -> None:
@@ -684,7 +685,7 @@ def test_a_request_that_takes_too_long_gets_504(slot: Slot) -> None:
     assert statuses(answered.written) == [504]
     assert answered.is_over
     assert slot.words[layout.ERRORS] == 0
-    assert slot.words[layout.STATUS + 5] == 1
+    assert read_counters(slot.words)["status_5xx"] == 1
 
 
 # --- Settings -----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from forkmaster.board import layout
+from forkmaster.board.counters import histograms, read_counters
 from forkmaster.board.slot import Slot
 from forkmaster.config.table import Config
 from forkmaster.worker.ledger import Ledger
@@ -49,10 +50,10 @@ def test_a_request_is_counted_and_kept_as_history(slot: Slot) -> None:
 
     words = slot.words
     assert in_flight == 1
-    assert words[layout.STATUS + 2] == 1
+    assert read_counters(words)["status_2xx"] == 1
     assert words[layout.BYTES_OUT] == 5
     assert words[layout.IN_FLIGHT] == 0
-    assert sum(words[layout.HISTOGRAM : layout.HISTOGRAM + layout.BUCKETS]) == 1
+    assert [sum(row) for row in histograms(words)] == [0, 0, 1, 0, 0, 0]
     at = layout.RECORDS_OFFSET
     assert bytes(slot.octets[at + layout.REQUEST_OFFSET :][:16]) == HEAD[:16]
     assert bytes(slot.octets[at + layout.CLIENT_OFFSET :][:16]) == b"127.0.0.1:50000\0"
@@ -71,7 +72,7 @@ def test_more_requests_than_records_are_served_and_counted(slot: Slot) -> None:
 
     assert records == [0, 1, -1, -1]
     assert in_flight == 4
-    assert slot.words[layout.STATUS + 2] == 4
+    assert read_counters(slot.words)["status_2xx"] == 4
     # The one finished longest ago is taken first, so the finished ones stay as history.
     assert ledger.begin(HEAD, b"", 1) == 2
 
