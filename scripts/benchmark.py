@@ -46,9 +46,13 @@ COMPARISONS: dict[str, Callable[[int], Table]] = {
     "asgi-close": measures.asgi_close,
     "tail": measures.tail,
     "idle-connections": measures.idle_connections,
+    "websockets": measures.websockets,
     "idle": measures.idle,
     "start": measures.start,
     "memory": measures.memory,
+    "respawn": measures.respawn,
+    "access-log": measures.access_log,
+    "board": measures.board,
 }
 
 

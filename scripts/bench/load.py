@@ -13,6 +13,8 @@ from tempfile import TemporaryDirectory
 
 from bench.servers import LOAD_CPU
 
+SECONDS = 3
+
 BROWSER = {
     "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
     "Accept-Encoding": "gzip, deflate, br",
@@ -32,7 +34,7 @@ def wrk(
     port: int,
     path: str = "/",
     *,
-    seconds: int = 3,
+    seconds: int = SECONDS,
     connections: int = 16,
     headers: dict[str, str] | None = None,
     body: int = 0,
@@ -103,6 +105,24 @@ async def hold(port: int, count: int, *, seconds: float) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request)
         await reader.readuntil(b"\r\n\r\n")
+        writers.append(writer)
+    await asyncio.sleep(seconds)
+    for writer in writers:
+        writer.close()
+
+
+async def upgrade(port: int, count: int, *, seconds: float) -> None:
+    """Open `count` websockets and keep them open and idle."""
+    request = (
+        b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    writers = []
+    for _ in range(count):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head
         writers.append(writer)
     await asyncio.sleep(seconds)
     for writer in writers:
