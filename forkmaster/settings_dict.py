@@ -296,6 +296,10 @@ class SettingsDict(TypedDict, total=False):
     enable_backlog_metric: bool
     """Send how many connections wait to statsd."""
 
+    prometheus_app_metrics: bool
+    """Add up what the application's own prometheus_client counts in all workers, and show it in
+    /metrics of the monitor."""
+
     user: int | str | None
     """The user that workers run as."""
 

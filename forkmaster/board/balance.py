@@ -94,6 +94,11 @@ class Share:
         """Stop counting: this worker takes no more connections, because it drains."""
         self._words[self._cell] = ABSENT
 
+    @property
+    def number(self) -> int:
+        """Of the cell: small, and of no other worker while this one lives."""
+        return self._cell - 1
+
     def is_alone(self) -> bool:
         """Whether no other worker takes connections."""
         words = self._words

@@ -22,7 +22,7 @@ from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from forkmaster import __version__
-from forkmaster.board import layout
+from forkmaster.board import app_metrics, layout
 from forkmaster.board.board import Board
 from forkmaster.board.notice import Listening, Notice, read_notice
 from forkmaster.errors import ForkmasterError
@@ -177,6 +177,9 @@ class Master:
         self._watch(self.spawner.announcements, self.family.heed)
         self.control = self._open_control()
         let_monitor_read(self.board, config)
+        if config.prometheus_app_metrics:
+            workers = identity(config.user, config.group)
+            app_metrics.prepare(self.board.path, workers.uid, workers.gid)
         self.incident_folder.readers = self.board.readers
         self.incident_folder.prepare()
         # Of what a zygote forks, the master is to be the parent.

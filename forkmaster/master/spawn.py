@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from forkmaster.board import layout
+from forkmaster.board import app_metrics, layout
 from forkmaster.board.balance import Balance
 from forkmaster.board.board import Board
 from forkmaster.errors import ForkmasterError
@@ -166,6 +166,7 @@ class Spawner:
     def forget(self, process: Process) -> None:
         """Give back what a child had that is gone, or never came."""
         process.close()
+        app_metrics.mark_dead(self.board.path, process.cell)
         self.balance.give_back(process.cell)
         self.board.drop(process.serial)
 

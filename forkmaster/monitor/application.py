@@ -36,6 +36,7 @@ class Application:
     """The monitor of one board."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.watcher = Watcher(folder)
         self.incidents = Incidents()
         self.page, self.policy = assembled_page()
@@ -60,7 +61,7 @@ class Application:
         if path == "/":
             headers = {"Content-Security-Policy": self.policy, "Referrer-Policy": "no-referrer"}
             return Answer("200 OK", "text/html; charset=utf-8", self.page, headers)
-        if path != "/status.json" and path not in ROUTES:
+        if path not in ("/status.json", "/metrics", *PROBES):
             return Answer("404 Not Found", TEXT, b"not here\n")
         try:
             status = self.watcher.look(monotonic())
@@ -70,7 +71,10 @@ class Application:
             newest = self.incidents.newest(Path(status.notice.incidents), INCIDENTS)
             found = {**status.as_json(), "incidents": newest}
             return Answer("200 OK", "application/json", json.dumps(found).encode())
-        return ROUTES[path](status, accept)
+        if path == "/metrics":
+            content_type, body = exposition(status, accept, self.folder)
+            return Answer("200 OK", content_type, body)
+        return PROBES[path](status)
 
 
 class Answer:
@@ -85,35 +89,28 @@ class Answer:
         self.headers = headers or {}
 
 
-def livez(status: Status, accept: str) -> Answer:
+def livez(status: Status) -> Answer:
     """Whether the master lives: if not, a restart is the only remedy."""
     late = status.overdue
     return _verdict(f"the master has been silent for {late:.0f} s too long" if late else "")
 
 
-def readyz(status: Status, accept: str) -> Answer:
+def readyz(status: Status) -> Answer:
     """Whether requests should be sent here."""
     return _verdict(unready(status))
 
 
-def startupz(status: Status, accept: str) -> Answer:
+def startupz(status: Status) -> Answer:
     """Whether the start is over."""
     notice = status.notice
     counted = f"{status.ready} of {notice.wanted} workers are ready"
     return _verdict("" if notice.started_up else f"the server starts: {counted}")
 
 
-def metrics(status: Status, accept: str) -> Answer:
-    """For Prometheus."""
-    content_type, body = exposition(status, accept)
-    return Answer("200 OK", content_type, body)
-
-
-ROUTES: dict[str, Callable[[Status, str], Answer]] = {
+PROBES: dict[str, Callable[[Status], Answer]] = {
     "/livez": livez,
     "/readyz": readyz,
     "/startupz": startupz,
-    "/metrics": metrics,
 }
 
 

@@ -1,4 +1,4 @@
-"""The board in the words of Prometheus.  The only module that imports prometheus_client.
+"""The board in the words of Prometheus, and what the application has counted there.
 
 Names follow OpenTelemetry's semantic conventions where there are such
 (`http_server_request_duration_seconds`), and are `forkmaster_…` where there are not.  No label
@@ -10,7 +10,11 @@ Counters are the sums over all workers that ever were, so nothing that dies make
 
 from __future__ import annotations
 
+import logging
+import struct
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -22,9 +26,13 @@ from prometheus_client.metrics_core import (
     Metric,
     StateSetMetricFamily,
 )
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from forkmaster.board.app_metrics import FOLDER
 from forkmaster.monitor.status import Status
+
+log = logging.getLogger("forkmaster.error")
 
 STATES = ("starting", "serving", "reloading", "stopping")
 WORKER_STATES = ("starting", "serving", "draining", "exiting")
@@ -35,10 +43,15 @@ RESULTS = ("committed", "refused", "rolled_back")
 FIRST_BUCKET, LAST_BUCKET = 8, 26
 
 
-def exposition(status: Status, accept: str) -> tuple[str, bytes]:
-    """The content type and the text of all metrics, in the format that a scraper accepts best."""
+def exposition(status: Status, accept: str, board: Path) -> tuple[str, bytes]:
+    """The content type and the text of all metrics, in the format that a scraper accepts best.
+
+    `board` is where the application's own may be.
+    """
     registry = CollectorRegistry()
-    registry.register(StatusCollector(status))
+    ours = StatusCollector(status)
+    registry.register(ours)
+    registry.register(ApplicationCollector(board / FOLDER, ours))
     # Of the master; what a process has open nobody but its own user may see.
     registry.register(ProcessCollector(pid=lambda: status.pid, registry=None))
     encode, content_type = choose_encoder(accept)
@@ -197,6 +210,44 @@ class StatusCollector(Collector):
                 limit.add_metric([listener.address], listener.limit)
         yield waiting
         yield limit
+
+
+class ApplicationCollector(Collector):
+    """What the application measures by itself, added up over its processes.
+
+    With prometheus_app_metrics; otherwise there is nothing in the folder, and no folder.
+    """
+
+    def __init__(self, folder: Path, ours: Collector) -> None:
+        self.folder = folder
+        self.ours = ours
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        # A file is empty for the moment in which it is made.
+        files = [str(path) for path in self.folder.glob("*.db") if _size_of(path)]
+        if not files:
+            return
+        merge: Any = MultiProcessCollector.merge
+        try:
+            found = list(merge(files, accumulate=True))
+        except (OSError, ValueError, RuntimeError, struct.error) as exc:
+            log.warning("cannot read the metrics of the application: %s", exc)
+            return
+        # Two metrics of one name would make a scraper refuse all of them.
+        taken = {metric.name for metric in self.ours.collect()}
+        for metric in found:
+            if metric.name not in taken and not metric.name.startswith("process_"):
+                yield metric
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0  # of a worker that has just died
 
 
 def _counter(

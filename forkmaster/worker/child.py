@@ -145,9 +145,14 @@ class Child:
         for item in config.raw_env:
             name, _, value = item.partition("=")
             os.environ[name] = value
-        # Before the privileges go: hooks open log files, and raise limits, as root.
+        # Before the privileges go: hooks open log files, and raise limits, as root, who alone may
+        # enter the board.
         if role == "worker" and config.post_fork is not None:
             config.post_fork(assignment.server, self.view)
+        if config.prometheus_app_metrics and role != "monitor":
+            from forkmaster.worker.app_metrics import keep_on_board
+
+            keep_on_board(assignment.slot.path.parent, assignment.balance.number)
         privileges.drop(config.user, config.group, initgroups=config.initgroups)
         # After: the kernel clears it whenever the credentials change.
         if not processes.die_with_parent(signal.SIGKILL, assignment.master_pid):

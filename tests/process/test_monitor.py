@@ -3,71 +3,18 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import psutil
 import pytest
 
-from tests.conftest import Serve
+from tests.process.everybody import NOBODY, PYTHON
 from tests.process.harness import Kind, Load, Server, request_bytes, wait_for
-from tests.process.test_privileges import NOBODY, PYTHON
-
-
-class Monitored:
-    """A server with a monitor on a port of its own."""
-
-    def __init__(self, serve: Serve, *arguments: str, **options: Any) -> None:
-        # Bound by the test and passed down, so that nobody else can take the port.
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.server: Server = serve(
-            "--monitor-bind",
-            f"fd://{self.listener.fileno()}",
-            *arguments,
-            passes=[self.listener.fileno()],
-            **options,
-        )
-        self.port = self.listener.getsockname()[1]
-
-    def get(self, path: str, method: str = "GET") -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request(method, path)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
-        finally:
-            connection.close()
-
-    def status(self) -> dict[str, Any]:
-        code, text = self.get("/status.json")
-        assert code == 200, text
-        found: dict[str, Any] = json.loads(text)
-        return found
-
-    def metric(self, name: str) -> float:
-        _, text = self.get("/metrics")
-        (line,) = [line for line in text.splitlines() if line.startswith(f"{name} ")]
-        return float(line.split()[1])
-
-
-@pytest.fixture
-def monitored(serve: Serve) -> Iterator[Callable[..., Monitored]]:
-    """Starts servers with monitors: `monitored("-w", "2", "wsgi_echo")`."""
-    sites = []
-
-    def start(*arguments: str, **options: Any) -> Monitored:
-        sites.append(Monitored(serve, *arguments, **options))
-        return sites[-1]
-
-    yield start
-    for site in sites:
-        site.listener.close()
-
+from tests.process.watching import Monitored
 
 Watch = Callable[..., Monitored]
 

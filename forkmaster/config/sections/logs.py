@@ -151,3 +151,12 @@ class Logs:
         "--enable-backlog-metric",
         "Send how many connections wait to statsd.",
     )
+    prometheus_app_metrics: bool = setting(
+        False,
+        BOOLEAN,
+        "--prometheus-app-metrics",
+        "Add up what the application's own prometheus_client counts in all workers, and show it"
+        " in /metrics of the monitor.",
+        own=True,
+        restart=True,
+    )

@@ -241,7 +241,7 @@ def test_durations(seconds: float | None, text: str) -> None:
 
 
 def metrics(board: Board) -> dict[str, float]:
-    _, text = exposition(look(board), "")
+    _, text = exposition(look(board), "", board.path)
     lines = [line for line in text.decode().splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
@@ -290,7 +290,8 @@ def test_the_number_of_series_does_not_grow(board: Board) -> None:
 
 
 def test_openmetrics_for_those_who_ask(board: Board) -> None:
-    content_type, text = exposition(look(board), "application/openmetrics-text; version=1.0.0")
+    accept = "application/openmetrics-text; version=1.0.0"
+    content_type, text = exposition(look(board), accept, board.path)
 
     assert content_type.startswith("application/openmetrics-text")
     assert text.endswith(b"# EOF\n")
