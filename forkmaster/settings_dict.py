@@ -79,8 +79,8 @@ class SettingsDict(TypedDict, total=False):
     """How many worker processes serve; "auto" is one per processor."""
 
     worker_class: str | type | None
-    """The kind of worker: sync, threaded or asgi, under any name that gunicorn has for it, or a
-    class."""
+    """The kind of worker: sync, threaded, asgi or hypercorn, under any name that gunicorn has for
+    it, or a class."""
 
     threads: int
     """How many requests a worker runs at once, in threads. More than 1 makes a sync worker
@@ -459,16 +459,18 @@ class SettingsDict(TypedDict, total=False):
     """Whether HTTP/2 is spoken without TLS."""
 
     http2_max_concurrent_streams: int
-    """How many requests one HTTP/2 connection carries at once."""
+    """With worker_class hypercorn: how many requests one HTTP/2 connection carries at once."""
 
     http2_initial_window_size: int
-    """The flow-control window of HTTP/2."""
+    """With worker_class hypercorn: how many bytes of a request's body a client sends ahead of the
+    application."""
 
     http2_max_frame_size: int
-    """The largest frame of HTTP/2."""
+    """With worker_class hypercorn: the largest frame that a client may send, in bytes."""
 
     http2_max_header_list_size: int
-    """The longest head of an HTTP/2 request."""
+    """With worker_class hypercorn: the longest head that a client may send, in bytes; the limits of
+    HTTP/1.1 hold as well."""
 
     dirty_apps: Sequence[str] | str
     """An application for dirty workers."""

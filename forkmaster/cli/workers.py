@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
-from forkmaster.config.gunicorn import ALIASES, GREEN
+from forkmaster.config.gunicorn import ALIASES, GREEN, HYPERCORN
 
 KINDS = {
     "sync": "one request at a time; the default for WSGI",
     "threaded": "as many requests at a time as threads says",
-    "asgi": "any number of requests and websockets, on uvicorn; the default for ASGI",
+    "asgi": "any number of requests and websockets at a time; the default for ASGI",
+    HYPERCORN: "asgi, and HTTP/2 too: pip install 'forkmaster[http2]'",
 }
 
 
@@ -25,6 +26,8 @@ def command() -> click.Command:
 def run() -> int:
     for kind, about in KINDS.items():
         names = [name for name, each in ALIASES.items() if each == kind and name != kind]
-        print(f"{kind:<10}{about}\n          also: {', '.join(names)}")
+        print(f"{kind:<10}{about}")
+        if names:
+            print(f"{'':<10}also: {', '.join(names)}")
     print(f"{'':<10}in place of {', '.join(GREEN)} threads are run, with a warning")
     return 0

@@ -19,6 +19,8 @@ _ASGI = (
     "uvicorn_worker.UvicornH11Worker",
     "gunicorn.workers.gasgi.ASGIWorker",
 )
+HYPERCORN = "hypercorn"
+"""An asgi worker that speaks HTTP/2 too.  Ours: gunicorn has it by other means."""
 _THREADED = ("threaded", "threads", "thread", "gthread", "gunicorn.workers.gthread.ThreadWorker")
 _SYNC = ("sync", "gunicorn.workers.sync.SyncWorker")
 
@@ -52,6 +54,8 @@ def kind_of_class(worker_class: str | type | None, threads: int) -> WorkerKind |
     """The kind of worker that a parsed worker_class stands for; None is not known yet."""
     if isinstance(worker_class, type):
         kind: WorkerKind | None = getattr(worker_class, "forkmaster_kind", None)
+    elif worker_class == HYPERCORN:
+        kind = "asgi"
     else:
         kind = ALIASES.get(worker_class) if worker_class is not None else None
     return "threaded" if kind == "sync" and threads > 1 else kind
@@ -105,6 +109,8 @@ def _worker_class(value: object) -> str | type | None:
     if name in ALIASES:
         return ALIASES[name]
     lowered = name.lower()
+    if lowered == HYPERCORN:
+        return HYPERCORN
     if lowered in ALIASES:
         return ALIASES[lowered]
     if green_name(name) is not None:

@@ -22,7 +22,8 @@ from typing import Any
 
 from forkmaster.config import django, files, gunicorn, shim
 from forkmaster.config.origins import DEFAULT, Given, Origin
-from forkmaster.config.settings import Effect, Setting
+from forkmaster.config.sections.http2 import HTTP2
+from forkmaster.config.settings import Effect, Setting, settings_of
 from forkmaster.config.suggestions import closest, not_a_setting
 from forkmaster.config.table import SETTINGS, Config
 from forkmaster.config.values import BadValueError, Noted
@@ -239,4 +240,11 @@ def _idle_settings(config: Config, origins: Mapping[str, Origin]) -> list[str]:
             f"threads has no effect ({origins['threads']}): "
             "an asgi worker runs any number of requests at once"
         )
+    if not config.speaks_http2:
+        warnings += [
+            f"{name} has no effect ({origins[name]}): "
+            'HTTP/1.1 is spoken; worker_class = "hypercorn" speaks HTTP/2 too, or let nginx do it'
+            for name in settings_of((HTTP2,))
+            if getattr(config, name) != SETTINGS[name].default
+        ]
     return warnings

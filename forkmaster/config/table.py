@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from forkmaster.config import gunicorn
-from forkmaster.config.sections.absent import HTTP2, Dirty
+from forkmaster.config.sections.absent import Dirty
 from forkmaster.config.sections.application import Application
 from forkmaster.config.sections.development import Development
 from forkmaster.config.sections.hooks import Hooks
 from forkmaster.config.sections.http import Proxies, Requests
+from forkmaster.config.sections.http2 import HTTP2
 from forkmaster.config.sections.listeners import Listeners
 from forkmaster.config.sections.logs import Logs
 from forkmaster.config.sections.process import Process
@@ -69,6 +70,11 @@ class Config(
     def kind(self) -> WorkerKind | None:
         """The kind of worker that worker_class asks for; None is "find out from the callable"."""
         return gunicorn.kind_of_class(self.worker_class, self.threads)
+
+    @property
+    def speaks_http2(self) -> bool:
+        """Whether an asgi worker speaks HTTP/2 beside HTTP/1.1."""
+        return self.worker_class == gunicorn.HYPERCORN
 
 
 SETTINGS: Mapping[str, Setting] = settings_of(SECTIONS)

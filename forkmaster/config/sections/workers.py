@@ -27,8 +27,8 @@ class Workers:
         None,
         WORKER_CLASS,
         "-k --worker-class",
-        "The kind of worker: sync, threaded or asgi, under any name that gunicorn has for it, "
-        "or a class.",
+        "The kind of worker: sync, threaded, asgi or hypercorn, under any name that gunicorn has "
+        "for it, or a class.",
         default_text="found from the application",
         differs="gunicorn's default is sync; gevent, eventlet and tornado become threaded",
         everyday=True,

@@ -246,7 +246,7 @@ def test_the_defaults_of_what_is_refused_are_welcome(load_file: Load) -> None:
         (
             'http_protocols = "h2,h1"',
             "http_protocols has no effect (gunicorn.py, line 1): "
-            "HTTP/1.1 is spoken; let nginx speak HTTP/2 to the clients",
+            'HTTP/1.1 is spoken; worker_class = "hypercorn" speaks HTTP/2 too, or let nginx do it',
         ),
         (
             "dirty_workers = 2",
@@ -279,7 +279,8 @@ def test_what_has_no_effect_is_said_once(text: str, warning: str, load_file: Loa
     "text",
     ["spew = False", "tmp_upload_dir = None", 'tmp_upload_dir = "/tmp"', "dirty_apps = []",
      "http_protocols = 'h1'", "import ssl\nssl_version = ssl.PROTOCOL_TLS", "http_parser = 'fast'",
-     "suppress_ragged_eofs = False", "default_proc_name = 'x'", "http2_cleartext = False"],
+     "suppress_ragged_eofs = False", "default_proc_name = 'x'", "http2_cleartext = False",
+     "worker_class = 'hypercorn'\nhttp_protocols = 'h2,h1'\nhttp2_cleartext = True"],
 )  # fmt: skip
 def test_what_needs_no_effect_is_taken_silently(text: str, load_file: Load) -> None:
     assert load_file(text).warnings == []
