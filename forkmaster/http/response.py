@@ -204,16 +204,22 @@ class Tails:
 
 def refusal(status: int, reason: str, date: bytes, *, with_body: bool = True) -> bytes:
     """A whole answer of the server itself, after which the connection is closed."""
-    phrase = REASONS.get(status, "Error")
-    body = (
-        f"<html><head><title>{status} {phrase}</title></head>\n"
-        f"<body><h1>{status} {phrase}</h1>\n<p>{reason}</p></body></html>\n"
-    ).encode("ascii")
+    body = refusal_body(status, reason)
     head = (
-        f"HTTP/1.1 {status} {phrase}\r\nContent-Type: text/html; charset=utf-8\r\n"
+        f"HTTP/1.1 {status} {REASONS.get(status, 'Error')}\r\n"
+        f"Content-Type: text/html; charset=utf-8\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n"
     ).encode("ascii")
     return head + b"Server: " + SERVER + b"\r\n" + date + b"\r\n" + (body if with_body else b"")
+
+
+def refusal_body(status: int, reason: str) -> bytes:
+    """What a refusal shows to people."""
+    phrase = REASONS.get(status, "Error")
+    return (
+        f"<html><head><title>{status} {phrase}</title></head>\n"
+        f"<body><h1>{status} {phrase}</h1>\n<p>{reason}</p></body></html>\n"
+    ).encode("ascii")
 
 
 def early_hints(headers: Sequence[tuple[str | bytes, str | bytes]]) -> bytes:

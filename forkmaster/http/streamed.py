@@ -45,3 +45,13 @@ class StreamedChunks(StreamedBody, ChunkedBody):
     """One in chunks."""
 
     __slots__ = ()
+
+
+class StreamedFrames(StreamedBody):
+    """One of HTTP/2, whose frames tell its end."""
+
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> None:
+        """Take `data`.  Raises Refused 413."""
+        self._keep(data)

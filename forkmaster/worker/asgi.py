@@ -39,7 +39,7 @@ from forkmaster.http.head import Limits
 from forkmaster.http.response import SERVER, Tails
 from forkmaster.http.scope import ScopeReader
 from forkmaster.worker.asgi_hooks import HookedApplication
-from forkmaster.worker.asgi_http import LAST_WORDS, Exchange, HTTPConnection
+from forkmaster.worker.asgi_http import LAST_WORDS, Connection, Exchange, HTTPConnection
 from forkmaster.worker.asgi_options import with_uvicorn_options
 from forkmaster.worker.asgi_websocket import UvicornConfig, WebSockets, follow_our_log
 from forkmaster.worker.ledger import Ledger
@@ -71,6 +71,8 @@ DRAINING = "forkmaster.draining"
 class AsgiWorker:
     """Serves an ASGI application on one event loop."""
 
+    protocol: type[HTTPConnection] = HTTPConnection
+
     def __init__(self, assignment: Assignment, application: Callable[..., Any]) -> None:
         self.assignment = assignment
         self.options = with_uvicorn_options(assignment.config)
@@ -91,7 +93,7 @@ class AsgiWorker:
             if (name := _name_of(listener))[0] not in ("0.0.0.0", "::")
         }
         self._is_full = False
-        self.connections: set[HTTPConnection] = set()
+        self.connections: set[Connection] = set()
         self.exchanges: set[Exchange] = set()
         self.app_state: dict[str, Any] = {}
         self.tails = Tails(time.time())
@@ -273,7 +275,7 @@ class AsgiWorker:
         if server is None:  # bound to every address of the machine
             server = _name_of(connection)
         client = peer[:2] if isinstance(peer, tuple) else None
-        protocol = HTTPConnection(self, client, server)
+        protocol = self.protocol(self, client, server)
         # A coroutine that waits once, for connection_made.  Stepped by hand, because a task for
         # it costs a tenth of the time of a connection with one request (asgi-close of
         # scripts/benchmark.py).
@@ -351,12 +353,16 @@ class AsgiWorker:
         if self._opening:
             await asyncio.wait(self._opening)
         self.closes = True
-        self._websockets.close_all(APART, self.config.graceful_timeout / 2)
+        self.say_goodbye()
         linger = min(LINGER, self.config.keepalive)
         self.loop.call_later(linger, self._close_idle, linger)
         while (self._open or self._is_busy) and not self.is_quitting:
             self._drained.clear()  # it may have been before the queue was taken
             await self._drained.wait()
+
+    def say_goodbye(self) -> None:
+        """Tell clients that are not waited for by themselves that they have to go."""
+        self._websockets.close_all(APART, self.config.graceful_timeout / 2)
 
     @property
     def _is_busy(self) -> bool:

@@ -64,13 +64,29 @@ _COPIED = 16 << 10
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
 
+class Connection(Protocol):
+    """What a connection is for its worker, whatever it speaks."""
+
+    transport: asyncio.Transport
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is on it, nor the beginning of one."""
+
+    def check_patience(self, now: float) -> None:
+        """End what has waited for its client for too long.  `now` is monotonic()."""
+
+    def finish(self) -> None:
+        """Close it for writing, and read it to its end."""
+
+
 class Owner(Protocol):
     """What a worker is for its connections."""
 
     application: Callable[..., Any]
     app_state: dict[str, Any]
     config: Config
-    connections: set[HTTPConnection]
+    connections: set[Connection]
     date_expires: int
     """When the Date header goes stale, in monotonic nanoseconds."""
     exchanges: set[Exchange]
@@ -433,6 +449,16 @@ class HTTPConnection(asyncio.Protocol):
         self.resume_reading()
         self.owner.loop.call_later(LAST_WORDS, transport.close)
 
+    def break_off(self, exchange: Exchange) -> None:
+        """End without a whole answer to `exchange`."""
+        self.transport.close()
+
+    def answer_for(self, exchange: Exchange, status: int, reason: str) -> None:
+        """Answer in place of an application that has not begun to."""
+        with_body = exchange.scope["method"] != "HEAD"
+        self.transport.write(refusal(status, reason, self.owner.tails.date, with_body=with_body))
+        self.finish()
+
     @property
     def is_trusted(self) -> bool:
         """Whether the peer is a proxy that is trusted."""
@@ -752,7 +778,7 @@ class Exchange:
             return
         if isinstance(exc, asyncio.CancelledError) and (owner.is_quitting or self.is_disconnected):
             self.ending = self.ending or (CUT_OFF if owner.is_quitting else CLIENT_LEFT)
-            self.connection.transport.close()
+            connection.break_off(self)
             return
         owner.words[layout.ERRORS] += 1
         log_failure(str(self), exc)
@@ -762,7 +788,7 @@ class Exchange:
         if self.is_disconnected:  # it was told so, and stopped
             self.response_complete = True
             self.ending = self.ending or CLIENT_LEFT
-            self.connection.transport.close()
+            self.connection.break_off(self)
             return
         log.error("%s: the application returned before the end of its response", self)
         self._answer_instead(500, "The application did not answer.")
@@ -777,13 +803,10 @@ class Exchange:
         if self.has_begun:
             # Neither a last chunk nor the rest of the length: the client must see that it is
             # not whole.
-            connection.transport.close()
+            connection.break_off(self)
             return
         self.refused = status
-        date = connection.owner.tails.date
-        with_body = self.scope["method"] != "HEAD"
-        connection.transport.write(refusal(status, reason, date, with_body=with_body))
-        connection.finish()
+        connection.answer_for(self, status, reason)
 
     @property
     def request(self) -> str:

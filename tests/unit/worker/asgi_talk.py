@@ -15,7 +15,7 @@ from forkmaster.http.environ import AllowList, Trust
 from forkmaster.http.head import Limits
 from forkmaster.http.response import Tails
 from forkmaster.http.scope import ScopeReader
-from forkmaster.worker.asgi_http import Exchange, HTTPConnection
+from forkmaster.worker.asgi_http import Connection, Exchange, HTTPConnection
 from forkmaster.worker.ledger import Ledger
 
 Application = Callable[..., Awaitable[None]]
@@ -75,7 +75,7 @@ class FakeOwner:
         self.app_state: dict[str, Any] = {"pool": 1}
         self.words = slot.words
         self.ledger = Ledger(assigned(slot, config))
-        self.connections: set[HTTPConnection] = set()
+        self.connections: set[Connection] = set()
         self.exchanges: set[Exchange] = set()
         self.extra_lines: list[bytes] = []
         self.own = 0
