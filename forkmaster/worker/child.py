@@ -189,6 +189,10 @@ class Child:
         kind = worker_kind(self.config.kind, application.kind_of(loaded), self.config.threads)
         self.assignment.slot.words[layout.KIND] = layout.KINDS.index(kind)
         # Imported here: a sync worker has no use for asyncio, nor an asgi one for the reactor.
+        if kind == "asgi" and self.config.speaks_http2:
+            from forkmaster.worker.http2 import HypercornWorker
+
+            return HypercornWorker
         if kind == "asgi":
             from forkmaster.worker.asgi import AsgiWorker
 
