@@ -415,7 +415,10 @@ class _Protocol(H2Protocol):
             return
         self.acknowledge(size, number)
         if number not in self.streams and number not in self.stream_buffers:
-            self.connection.reset_stream(number, ErrorCodes.NO_ERROR)
+            try:
+                self.connection.reset_stream(number, ErrorCodes.NO_ERROR)
+            except ProtocolError:
+                pass  # this was the end of what the client had to send
 
     async def stream_send(self, event: StreamEvent) -> None:
         if not isinstance(event, StreamClosed):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,6 +15,7 @@ from h2.settings import SettingCodes
 from forkmaster.board import layout
 from forkmaster.board.counters import read_counters, starts_in_flight
 from forkmaster.board.slot import Slot
+from forkmaster.errors import BootError
 from forkmaster.worker.http2 import EVERY_STREAM
 from forkmaster.worker.http2_exchange import with_one_cookie
 from tests.unit.worker.asgi_talk import Application
@@ -94,6 +97,16 @@ def test_a_wrong_frame_ends_the_connection(slot: Slot, data: bytes, code: int) -
         assert talk.transport.ended
 
     talk(Recorder(), slot, story)
+
+
+def test_without_hypercorn_the_boot_fails_and_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "hypercorn", None)
+    monkeypatch.delitem(sys.modules, "forkmaster.worker.http2")
+
+    with pytest.raises(BootError, match=r"needs hypercorn: pip install 'forkmaster\[http2\]'"):
+        importlib.import_module("forkmaster.worker.http2")
 
 
 # --- What is refused ----------------------------------------------------------------------------
@@ -282,7 +295,8 @@ def test_a_client_that_sends_faster_than_the_application_takes_has_to_wait(
     talk(application, slot, story)
 
 
-def test_a_body_that_nobody_reads_is_thrown_away(slot: Slot) -> None:  # noqa: F811
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_body_that_nobody_reads_is_thrown_away(slot: Slot, ends: bool) -> None:  # noqa: F811
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"enough"})
@@ -291,9 +305,9 @@ def test_a_body_that_nobody_reads_is_thrown_away(slot: Slot) -> None:  # noqa: F
         stream = talk.begin(method="POST", ends=False)
         await talk.exchange()
         assert talk.answer(stream).body == b"enough"
-        talk.h2.send_data(stream, 1000 * b"x")
+        talk.h2.send_data(stream, 1000 * b"x", end_stream=ends)
         await talk.exchange()
-        assert talk.answer(stream).reset == ErrorCodes.NO_ERROR
+        assert talk.answer(stream).reset == (None if ends else ErrorCodes.NO_ERROR)
         assert (await talk.ask()).status == 200
 
     talk(application, slot, story)
