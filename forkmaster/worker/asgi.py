@@ -41,6 +41,7 @@ from forkmaster.http.scope import ScopeReader
 from forkmaster.worker.asgi_hooks import HookedApplication
 from forkmaster.worker.asgi_http import LAST_WORDS, Connection, Exchange, HTTPConnection
 from forkmaster.worker.asgi_options import with_uvicorn_options
+from forkmaster.worker.asgi_proxy import ProxyGate
 from forkmaster.worker.asgi_websocket import UvicornConfig, WebSockets, follow_our_log
 from forkmaster.worker.ledger import Ledger
 from forkmaster.worker.lifespan import Lifespan
@@ -111,6 +112,9 @@ class AsgiWorker:
         )
         self._proxies = AllowList(config.forwarded_allow_ips)
         self._trusted, self._untrusted = self._reader(True), self._reader(False)
+        self._gate = None
+        if config.proxy_protocol != "off":
+            self._gate = ProxyGate(self, self._open_connection)
         self._websockets = WebSockets(self, application, self.options)
         self.application = self._websockets.application
         if config.pre_request or config.post_request:
@@ -276,6 +280,13 @@ class AsgiWorker:
             server = _name_of(connection)
         client = peer[:2] if isinstance(peer, tuple) else None
         protocol = self.protocol(self, client, server)
+        if self._gate is not None:
+            self._gate.receive(connection, protocol)
+        else:
+            self._open_connection(connection, protocol)
+
+    def _open_connection(self, connection: socket.socket, protocol: HTTPConnection) -> None:
+        """Let `protocol` speak to whoever is at the other end."""
         # A coroutine that waits once, for connection_made.  Stepped by hand, because a task for
         # it costs a tenth of the time of a connection with one request (asgi-close of
         # scripts/benchmark.py).
@@ -370,6 +381,8 @@ class AsgiWorker:
         return bool(self.exchanges or self.ledger.websockets)
 
     def _close_idle(self, linger: float) -> None:
+        if self._gate is not None:
+            self._gate.turn_all_away()
         for connection in list(self.connections):
             if connection.is_idle:
                 connection.finish()

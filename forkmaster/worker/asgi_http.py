@@ -133,7 +133,6 @@ class HTTPConnection(asyncio.Protocol):
         "_finishing",
         "_heard",
         "_paused_reading",
-        "_reader",
         "_searched",
         "_unsent",
         "_words",
@@ -141,6 +140,8 @@ class HTTPConnection(asyncio.Protocol):
         "client",
         "is_fresh",
         "owner",
+        "reader",
+        "refusal",
         "scheme",
         "server",
         "shown",
@@ -159,7 +160,7 @@ class HTTPConnection(asyncio.Protocol):
         self.shown = shown_client(client)
         self.server = server
         self.scheme = "http"
-        self._reader = owner.reader_for(client)
+        self.reader = owner.reader_for(client)
         self._words = owner.words
         self._buffer = b""  # the start of a head, or what a client sent ahead
         self._searched = 0  # so much of it has no end of a head
@@ -170,6 +171,7 @@ class HTTPConnection(asyncio.Protocol):
         self._finishing = False  # we closed ours
         self._heard = 0.0  # when something last came, or went, that a timeout waits for
         self.is_fresh = True  # nothing was asked yet
+        self.refusal: Refused | None = None  # whatever it asks
         self.write_paused = False
         self._writable: asyncio.Event | None = None
         self._unsent = 0  # what the transport held at the last look
@@ -182,6 +184,8 @@ class HTTPConnection(asyncio.Protocol):
         if transport.get_extra_info("sslcontext") is not None:
             self.scheme = "https"
         self._heard = monotonic()
+        if self.refusal is not None:
+            self._refuse(self.refusal)
 
     def data_received(self, data: bytes) -> None:
         self._words[layout.BYTES_IN] += len(data)
@@ -271,7 +275,7 @@ class HTTPConnection(asyncio.Protocol):
         self._searched = 0
         head, self._buffer = data[:end], data[end + 4 :]
         try:
-            scope, fields = self._reader.read(head)
+            scope, fields = self.reader.read(head)
             body = None if fields.plain else self._make_body(fields)
         except Refused as refused:
             self._refuse(refused, head)
@@ -459,10 +463,15 @@ class HTTPConnection(asyncio.Protocol):
         self.transport.write(refusal(status, reason, self.owner.tails.date, with_body=with_body))
         self.finish()
 
+    def learn_client(self, client: tuple[str, int]) -> None:
+        """Take it for the peer of all requests; trust goes by who said so."""
+        self.client = client
+        self.shown = shown_client(client)
+
     @property
     def is_trusted(self) -> bool:
         """Whether the peer is a proxy that is trusted."""
-        return self._reader.trusted
+        return self.reader.trusted
 
     @property
     def is_idle(self) -> bool:

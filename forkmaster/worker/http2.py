@@ -156,7 +156,7 @@ class HTTP2Connection(asyncio.Protocol):
         self.client, self.server, self.shown = before.client, before.server, before.shown
         self.scheme = before.scheme
         self.transport: asyncio.Transport = before.transport
-        self.reader = owner.reader_for(self.client)
+        self.reader = before.reader
         self.streams: dict[int, Stream] = {}
         """Those whose application has not returned."""
         self._received = bytearray()

@@ -247,6 +247,56 @@ def test_a_proxy_behind_a_unix_socket_is_trusted(serve: Serve, tmp_path: Path) -
     assert scope["scheme"] == "https"
 
 
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+PROXY_V2 = SIGNATURE + b"\x21\x11\0\x0c" + bytes((1, 2, 3, 4, 5, 6, 7, 8)) + b"\x04\xd2\0\x50"
+
+
+@pytest.mark.parametrize("worker", ["uvicorn", "hypercorn"])
+def test_the_proxy_protocol_tells_the_client_of_all_requests(serve: Serve, worker: str) -> None:
+    server = serve("-k", worker, "--proxy-protocol", "auto", "asgi_echo").wait_until_ready()
+    clients = []
+
+    for pieces in (
+        [b"PROXY TCP4 1.2.3.4 5.6.7.8 ", b"1234 80\r\n"],
+        [PROXY_V2[:14], PROXY_V2[14:]],
+    ):
+        connection = server.connect()
+        for piece in pieces:
+            connection.sock.sendall(piece)
+            time.sleep(0.05)  # in pieces, if the machine lets them be
+        for _ in range(2):
+            scope = json.loads(ask(connection, "GET", "/scope").body)
+            clients.append(scope["client"])
+    at_once = server.send(PROXY_V2 + request_bytes("/scope", "Connection: close"))
+    clients.append(json.loads(read_all(at_once).split(b"\r\n\r\n", 1)[1])["client"])
+
+    assert clients == 5 * [["1.2.3.4", 1234]]
+
+
+def test_whoever_sends_no_proxy_header_is_refused(serve: Serve) -> None:
+    server = serve(
+        "--proxy-protocol", "auto", "--header-timeout", "0.5", "asgi_echo"
+    ).wait_until_ready()
+
+    other = read_all(server.send(request_bytes("/scope")))
+    silent = read_all(server.send(b""))
+
+    assert other.startswith(b"HTTP/1.1 400 ")
+    assert silent == b""
+    assert server.stop() == 0
+
+
+def test_a_proxy_header_of_anybody_else_is_not_read(serve: Serve) -> None:
+    server = serve(
+        "--proxy-protocol", "v1", "--proxy-allow-ips", "10.0.0.1", "asgi_echo"
+    ).wait_until_ready()
+    server.expect("127.0.0.1 is not in proxy_allow_ips; closing the connection")
+
+    raw = server.send(b"")
+
+    assert read_all(raw) == b""
+
+
 def test_the_root_path_is_told(serve: Serve) -> None:
     server = serve("--root-path", "/mounted", "asgi_echo")
 
