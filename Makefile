@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 CHECKERS := $(VENV)/.checkers
 COMPOSE := $(VENV)/.compose
 
-.PHONY: help install demo format check check-conf test lab fuzz lab-systemd lab-containers bench faults docs
+.PHONY: help install demo format check check-conf test lab fuzz lab-oldest lab-systemd lab-containers bench faults docs
 .DEFAULT_GOAL := help
 
 help:
@@ -62,6 +62,9 @@ lab: $(INSTALLED) ## the tests that take long: faults of the machine, load, brow
 
 fuzz: $(INSTALLED) ## damaged requests for 60 seconds, or SECONDS=600
 	$(BIN)/python scripts/fuzz_http.py $(or $(SECONDS),60)
+
+lab-oldest: $(INSTALLED) ## the tests with the oldest libraries that pyproject.toml allows
+	$(BIN)/python scripts/lab_oldest.py
 
 lab-systemd: $(INSTALLED) ## the units of conf/systemd under a real systemd, in a container
 	$(BIN)/python scripts/lab_systemd.py

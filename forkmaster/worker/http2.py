@@ -10,7 +10,7 @@ drain, limits, logs and the lifespan are those of asgi.py.  And what a request a
 be is said once: http2_exchange.py writes the fields of a request as lines, and asks the reader
 that HTTP/1.1 is read with.
 
-Supported is hypercorn from 0.17.3 on.  What is not as hypercorn has it, each for a reason:
+Supported is hypercorn from 0.18 on.  What is not as hypercorn has it, each for a reason:
 
 1. A body is acknowledged when the application has taken it.  hypercorn does that at once, behind
    a queue of ten pieces; a full one holds up the whole connection, and for ever if the
