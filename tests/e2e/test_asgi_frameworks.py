@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.conftest import Serve
-from tests.e2e.conftest import PROJECT
+from tests.e2e.conftest import PROJECT, Site
 from tests.process.harness import Load, Server, read_all, request_bytes, wait_for
 
 
@@ -138,6 +140,129 @@ def test_a_stream_of_events_is_cancelled_when_its_client_leaves(
 
     wait_for(lambda: in_flight(server) == 0, what="the end of the request")
     assert notes.read_text() == "events: cancelled\n"
+
+
+class Streams:
+    """Clients that listen to events, and come back as soon as a stream has ended whole."""
+
+    def __init__(self, server: Server, clients: int = 20) -> None:
+        self.whole = 0
+        self.lost: list[bytes] = []
+        self._server = server
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop_after_this_stream(self) -> None:
+        self._stopping.set()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(20)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            received = b""
+            try:
+                received = read_all(self._server.send(request_bytes("/events"), timeout=30))
+            except OSError as exc:
+                received += repr(exc).encode()
+            if b"event: bye\n\n" in received and received.endswith(b"\r\n0\r\n\r\n"):
+                self.whole += 1
+            else:
+                self.lost.append(received)
+
+
+@pytest.mark.lab
+def test_streams_of_events_go_on_through_a_reload_under_load(serve: Serve) -> None:
+    server = serve("-w", "2", "fastapi_app").wait_until_ready(2)
+    streams = Streams(server)
+
+    with Load(server, "/") as load:
+        streams.start()
+        wait_for(lambda: in_flight(server) >= 20)
+        load.wait_for_answers(50)
+        reload(server)
+        load.wait_for_answers(50)
+        wait_for(lambda: streams.whole >= 20 or streams.lost, 20, "the end of all streams")
+    wait_for(lambda: in_flight(server) == 20, 20, "all streams again")
+    streams.stop_after_this_stream()
+    assert server.stop() == 0
+    streams.join()
+
+    assert load.lost == []
+    assert streams.lost == []
+    # Some came to the other old worker before it was replaced, too.
+    assert streams.whole >= 40
+
+
+class Files:
+    """A visitor who sends files and fetches them again, all the time."""
+
+    def __init__(self, server: Server) -> None:
+        self.answered = 0
+        self.lost: list[str] = []
+        self._browser = httpx.Client(base_url=server.url, timeout=20)
+        self._site = Site(server, self._browser)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Files:
+        self._site.log_in()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self._browser.close()
+
+    def wait_for_answers(self, count: int) -> None:
+        """Returns when so many more files have come back."""
+        target = self.answered + count
+        wait_for(lambda: self.answered >= target or self.lost, 30, f"{count} more files")
+
+    def _run(self) -> None:
+        contents = os.urandom(1 << 20)
+        try:
+            while not self._stopping.is_set():
+                form = {"text": "x", "csrfmiddlewaretoken": self._site.token("/upload")}
+                sent = self._browser.post(
+                    "/upload", data=form, files={"attachment": ("x.bin", contents)}
+                )
+                assert sent.status_code == 302, sent.text
+                fetched = self._browser.get(sent.headers["location"])
+                assert fetched.content == contents
+                self.answered += 1
+        except Exception as exc:
+            self.lost.append(repr(exc))
+
+
+@pytest.mark.lab
+def test_django_is_reloaded_under_load(serve: Serve, data: Path) -> None:
+    arguments = ("-w", "2", "project.asgi")
+    server = serve(*arguments, cwd=PROJECT, env={"PROJECT_DATA": str(data)}).wait_until_ready(2)
+    # Django says so of a file on an async server; it is right, and works.
+    server.tolerate("StreamingHttpResponse must consume", "Warning: ")
+
+    with (
+        Load(server, "/", clients=2) as pages,
+        Load(server, "/async?delay=0.01", clients=2) as views,
+        Load(server, "/stream?lines=20&delay=0.005", clients=2) as streams,
+        Files(server) as files,
+    ):
+        loads = (pages, views, streams, files)
+        for each in loads:
+            each.wait_for_answers(5)
+        reload(server)
+        for each in loads:
+            each.wait_for_answers(5)
+
+    assert [each.lost for each in loads] == [[], [], [], []]
+    assert streams.bodies == {b"".join(b"line %d\n" % number for number in range(20))}
 
 
 @pytest.mark.parametrize("path", ["/async?delay=600", "/stream?delay=600"])
