@@ -5,10 +5,10 @@ request of HTTP/1.1 begins with (RFC 9113 3.3).  Who begins otherwise is served 
 in every asgi worker.  An upgrade to h2c is answered in HTTP/1.1; RFC 9113 3.1 has given it up.
 
 **hypercorn's part** is what turns frames into streams and back: its `H2Protocol`, with h2, the
-priorities and the websockets over HTTP/2 (RFC 8441).  Not its server: accepting, the beat, the
-drain, limits, logs and the lifespan are those of asgi.py.  And what a request and an answer may
-be is said once: http2_exchange.py writes the fields of a request as lines, and asks the reader
-that HTTP/1.1 is read with.
+priorities and, with wsproto, the websockets over HTTP/2 (RFC 8441).  Not its server: accepting,
+the beat, the drain, limits, logs and the lifespan are those of asgi.py.  And what a request and an
+answer may be is said once: http2_exchange.py writes the fields of a request as lines, and asks
+the reader that HTTP/1.1 is read with.
 
 Supported is hypercorn from 0.18 on.  What is not as hypercorn has it, each for a reason:
 
@@ -20,7 +20,9 @@ Supported is hypercorn from 0.18 on.  What is not as hypercorn has it, each for 
 3. A stream that the client has reset gives up its buffer; there it stays, and the thousandth is
    the end of the connection.
 4. An answer that the application does not finish is reset; there its client waits for the rest.
-5. A worker that stops says so by a GOAWAY that allows every stream (RFC 9113 6.8), and serves
+5. A websocket whose client breaks the protocol is closed with the code that says so, and the
+   application is told the code that a client closed with; there it is 1006 for all.
+6. A worker that stops says so by a GOAWAY that allows every stream (RFC 9113 6.8), and serves
    what comes until the connection is idle.  hypercorn resets new streams, whose requests are lost.
 """
 
@@ -39,6 +41,8 @@ from forkmaster.worker.http2_exchange import HTTP2Stream, Stream, WebSocketStrea
 
 try:
     import hypercorn
+    import wsproto.connection
+    import wsproto.events
     from h2.connection import ConnectionState
     from h2.errors import ErrorCodes
     from h2.exceptions import ProtocolError
@@ -55,7 +59,7 @@ except ImportError as exc:
     ) from None
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Generator, Iterator
 
     from hypercorn.events import Event
     from hypercorn.protocol.events import Event as StreamEvent
@@ -273,6 +277,22 @@ class HTTP2Connection(asyncio.Protocol):
         except ProtocolError:
             return  # likewise
         self._flush()
+
+    def heed_close(self, stream: WebSocketStream) -> None:
+        """Look at how the client closes a websocket that has just been accepted."""
+        connection: wsproto.connection.Connection = stream.protocol.connection
+        events = connection.events
+
+        def heeded() -> Generator[wsproto.events.Event, None, None]:
+            for event in events():
+                if isinstance(event, wsproto.events.CloseConnection):
+                    if connection.state is wsproto.connection.ConnectionState.OPEN:
+                        stream.fail(int(event.code))  # found by wsproto, not said by the client
+                        return
+                    stream.close_code = int(event.code)
+                yield event
+
+        connection.events = heeded  # type: ignore[method-assign]
 
     def unsent(self, number: int) -> int:
         """How much of an answer waits for the client's window."""

@@ -70,6 +70,8 @@ class StreamConnection(Protocol):
 
     def unsent(self, number: int) -> int: ...
 
+    def heed_close(self, stream: WebSocketStream) -> None: ...
+
 
 class Stream:
     """What streams of both kinds have in common."""
@@ -416,6 +418,12 @@ class WebSocketStream(Stream):
         self._events: asyncio.Queue[Message] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
         self._is_accepted = self._is_closed = False
+        self.close_code = 1006  # what the client closed with
+
+    @property
+    def protocol(self) -> Any:
+        """hypercorn's side of it."""
+        return self._send.__self__
 
     @property
     def is_full(self) -> bool:
@@ -454,19 +462,29 @@ class WebSocketStream(Stream):
     async def put(self, message: Message) -> None:
         self._heard = monotonic()
         if message["type"] == "websocket.disconnect":
-            self._is_closed = True
-        self._events.put_nowait(message)
+            self.lose()
+        else:
+            self._events.put_nowait(message)
 
     def lose(self) -> None:
         self._is_closed = True
-        self._events.put_nowait({"type": "websocket.disconnect", "code": 1006})
+        self._events.put_nowait({"type": "websocket.disconnect", "code": self.close_code})
 
     def restart(self) -> None:
         """Close it with 1012, "service restart"."""
         if self._is_accepted and not self._is_closed:
-            self._is_closed = True
-            message = {"type": "websocket.close", "code": 1012, "reason": "Service Restart"}
-            self.owner.loop.create_task(self._send(message))
+            self._close(1012, "Service Restart")
+
+    def fail(self, code: int) -> None:
+        """Close it because the client broke the protocol (RFC 6455 7.4.1)."""
+        self.close_code = code
+        self._close(code)
+        self.lose()
+
+    def _close(self, code: int, reason: str | None = None) -> None:
+        self._is_closed = True
+        message = {"type": "websocket.close", "code": code, "reason": reason}
+        self.owner.loop.create_task(self._send(message))
 
     async def _receive(self) -> Message:
         message = await self._events.get()
@@ -483,6 +501,8 @@ class WebSocketStream(Stream):
         elif message["type"] == "websocket.close":
             self._is_closed = True
         await self._send(message)
+        if message["type"] == "websocket.accept":
+            self.connection.heed_close(self)
 
 
 def with_one_cookie(

@@ -694,6 +694,58 @@ def test_a_websocket_over_http_2(slot: Slot) -> None:  # noqa: F811
     assert slot.words[layout.WEBSOCKETS] == 1
 
 
+WRONG = {
+    "invalid UTF-8": (frame(0x81, b"\xff\xfe"), 1007),
+    "invalid UTF-8 over two frames": (frame(0x01, b"\xc3") + frame(0x80, b"("), 1007),
+    "a reserved opcode": (frame(0x83, b"x"), 1002),
+    "a reserved flag": (frame(0xC1, b"x"), 1002),
+    "a continuation of nothing": (frame(0x80, b"x"), 1002),
+    "a ping in pieces": (frame(0x09, b"x"), 1002),
+    "no mask": (b"\x81\x01x", 1002),
+    "too large": (frame(0x81, 100 * b"x"), 1009),
+    "too large in pieces": (frame(0x01, 40 * b"x") + frame(0x80, 40 * b"x"), 1009),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_client_that_breaks_the_protocol_of_websockets_is_told_so(
+    slot: Slot,  # noqa: F811
+    case: str,
+) -> None:
+    data, code = WRONG[case]
+
+    async def story(talk: HTTP2Talk) -> None:
+        stream = await open_websocket(talk)
+        talk.h2.send_data(stream, data)
+        await talk.exchange()
+        body = talk.answer(stream).body
+        assert (body[0], int.from_bytes(body[2:4], "big")) == (0x88, code)
+        # The connection is not concerned.
+        again = await open_websocket(talk)
+        talk.h2.send_data(again, frame(0x81, b"hello"))
+        await talk.exchange()
+        assert talk.answer(again).body == b"\x81\x05hello"
+
+    talk(echo, slot, story, websocket_max_message_size=64)
+
+
+def test_the_close_code_of_a_client_is_told(slot: Slot) -> None:  # noqa: F811
+    codes = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        codes.append((await receive())["code"])
+
+    async def story(talk: HTTP2Talk) -> None:
+        stream = await open_websocket(talk)
+        talk.h2.send_data(stream, frame(0x88, (4000).to_bytes(2, "big")))
+        await talk.exchange()
+
+    talk(application, slot, story)
+    assert codes == [4000]
+
+
 def test_a_websocket_is_closed_with_1012_when_the_worker_stops(slot: Slot) -> None:  # noqa: F811
     async def story(talk: HTTP2Talk) -> None:
         stream = await open_websocket(talk)
