@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -245,6 +246,30 @@ def test_a_proxy_behind_a_unix_socket_is_trusted(serve: Serve, tmp_path: Path) -
     scope = json.loads(received.split(b"\r\n\r\n", 1)[1])
     assert scope["client"] == ["203.0.113.9", 0]
     assert scope["scheme"] == "https"
+
+
+CLEAN = """
+import atexit, sys
+def post_worker_init(worker):
+    atexit.register(print, "atexit ran", file=sys.stderr)
+def worker_exit(server, worker):
+    print("worker_exit ran", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("worker", ["uvicorn", "hypercorn"])
+def test_a_clean_stop_runs_what_was_registered_for_it(
+    serve: Serve, worker: str, tmp_path: Path
+) -> None:
+    conf = tmp_path / "gunicorn.py"
+    conf.write_text(CLEAN)
+    server = serve("-c", str(conf), "-k", worker, "asgi_lifespan").wait_until_ready()
+
+    assert server.stop() == 0
+
+    ends = re.findall("lifespan: stopped|worker_exit ran|atexit ran", server.log)
+    assert ends == ["lifespan: stopped", "worker_exit ran", "atexit ran"]
+    assert "worker 1 exited with status 0" in server.log
 
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
