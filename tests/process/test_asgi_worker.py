@@ -248,6 +248,21 @@ def test_a_proxy_behind_a_unix_socket_is_trusted(serve: Serve, tmp_path: Path) -
     assert scope["scheme"] == "https"
 
 
+@pytest.mark.parametrize("worker", ["uvicorn", "hypercorn"])
+def test_a_worker_beats_while_it_drains(serve: Serve, worker: str) -> None:
+    server = serve("-k", worker, "asgi_echo").wait_until_ready()
+    raw = server.send(request_bytes("/slow?5", "Connection: close"))
+    wait_for(lambda: server.board().totals.counters["in_flight"] == 1)
+
+    server.send_signal(signal.SIGTERM)
+    server.wait_until_draining()
+    (child,) = server.board().children
+    wait_for(lambda: server.board().children[0].beat > child.beat + 0.5, 4.5, "another beat")
+
+    assert read_all(raw).startswith(b"HTTP/1.1 200 ")
+    assert server.wait() == 0
+
+
 CLEAN = """
 import atexit, sys
 def post_worker_init(worker):
