@@ -246,6 +246,7 @@ class Origin:
             environ["QUERY_STRING"],
             environ["SERVER_PROTOCOL"],
             authority,
+            _,
         ) = line
         environ["PATH_INFO"] = path
         if authority is None and fields[1]:

@@ -69,6 +69,7 @@ class RequestLine(NamedTuple):
     query: str
     protocol: str  # "HTTP/1.0" or "HTTP/1.1"
     authority: str | None  # of an absolute-form target; overrides Host
+    text: str  # the whole line, for logs
 
 
 def parse_request_line(line: bytes) -> RequestLine:
@@ -105,7 +106,8 @@ def parse_request_line(line: bytes) -> RequestLine:
         raise Refused(400, "malformed target (RFC 9112 3.2)")
     if "%" in path:
         path = unquote_to_bytes(path).decode("latin-1")
-    return RequestLine(method, target, path, query, f"HTTP/{version}", authority)
+    protocol = f"HTTP/{version}"
+    return RequestLine(method, target, path, query, protocol, authority, line.decode("ascii"))
 
 
 def split_field(line: bytes) -> tuple[str, str]:

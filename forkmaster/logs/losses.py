@@ -15,13 +15,13 @@ def count_in(words: memoryview[int], word: int) -> None:
     _early = 0
 
 
-def count() -> None:
-    """One line more is lost."""
+def count(lines: int) -> None:
+    """So many lines more are lost."""
     global _early
     if _words is None:
-        _early += 1
+        _early += lines
         return
     try:
-        _words[_word] += 1
+        _words[_word] += lines
     except ValueError:
         pass  # the slot was given back: this process is about to end

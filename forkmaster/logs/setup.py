@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forkmaster.errors import ConfigError, ForkmasterError
-from forkmaster.logs.access import AccessEntry, compile_format, unknown_atoms
+from forkmaster.logs.access import AccessEntry, compile_format, compile_writer, unknown_atoms
 from forkmaster.logs.files import STDERR, STDOUT, LogFile
 from forkmaster.logs.lines import ERROR_FORMAT, ERROR_TIME, formatter_for
 
@@ -210,12 +210,15 @@ def lost_lines() -> int:
     return sum(getattr(handler, "lost", 0) for handler in handlers)
 
 
-def access_writer(config: Config) -> Callable[[AccessEntry], None] | None:
+def access_writer(
+    config: Config, *, wsgi: bool = False, hold: bool = False
+) -> Callable[[AccessEntry], object] | None:
     """What a worker calls for each request that it answered; None if nobody wants to know.
 
-    Called in the worker, after the application is loaded.
+    Called in the worker, after the application is loaded.  `wsgi`: see `compile_format`.  `hold`:
+    lines may be held by `access_file`, and the caller sees to their being written.
     """
-    write = _line_writer(config)
+    write = _line_writer(config, wsgi=wsgi, hold=hold)
     if write is not None and config.access_log_skip:
         write = _but(config.access_log_skip, write)
     if _logs.statsd is None:
@@ -232,7 +235,9 @@ def access_writer(config: Config) -> Callable[[AccessEntry], None] | None:
     return write_and_tell
 
 
-def _line_writer(config: Config) -> Callable[[AccessEntry], None] | None:
+def _line_writer(
+    config: Config, *, wsgi: bool, hold: bool
+) -> Callable[[AccessEntry], object] | None:
     """What writes the access log.
 
     With only our own file to write to it goes past the logging module, which would cost 5 µs a
@@ -247,18 +252,34 @@ def _line_writer(config: Config) -> Callable[[AccessEntry], None] | None:
         custom = writer(_logs.custom)
         if custom is not None:
             return custom
+    file = access_file()
+    if file is not None:
+        write = file.held.append if hold and file.may_hold else file.write
+        return compile_writer(config.access_log_format, write, wsgi=wsgi)
     line_of = _line_function(config)
-    match logger.handlers:
-        case [FileHandler(file=file)] if not logger.propagate and not logger.filters:
-            write = file.write
-            return lambda entry: write(f"{line_of(entry)}\n".encode())
     # As an argument: a line with a percent sign in it is no format.
     return lambda entry: logger.info("%s", line_of(entry))
 
 
+def write_held() -> None:
+    """Write the lines of the access log that are held."""
+    file = access_file()
+    if file is not None:
+        file.write_held()
+
+
+def access_file() -> LogFile | None:
+    """The file of the access log, if nothing else is to get the lines."""
+    logger = logging.getLogger(ACCESS)
+    match logger.handlers:
+        case [FileHandler(file=file)] if not logger.propagate and not logger.filters:
+            return file
+    return None
+
+
 def _but(
-    skipped: tuple[str, ...], write: Callable[[AccessEntry], None]
-) -> Callable[[AccessEntry], None]:
+    skipped: tuple[str, ...], write: Callable[[AccessEntry], object]
+) -> Callable[[AccessEntry], object]:
     """`write`, but for the paths of access_log_skip; whoever probes wants to see what failed."""
     paths = frozenset(path for path in skipped if not path.endswith("*"))
     starts = tuple(path[:-1] for path in skipped if path.endswith("*"))

@@ -29,7 +29,7 @@ class SyslogHandler(SysLogHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         # Not to standard error: that may be the log which is full.
         self.lost += 1
-        losses.count()
+        losses.count(1)
 
 
 def syslog_handler(config: Config, log: str) -> logging.Handler:

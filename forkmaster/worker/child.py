@@ -238,6 +238,7 @@ class Child:
         self.view.aborted = True
         self.hook("worker_abort", self.view)
         self.hook("worker_exit", self.assignment.server, self.view)
+        logs.write_held()
         flush()
         os._exit(FAILED)
 

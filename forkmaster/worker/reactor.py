@@ -157,7 +157,7 @@ class Reactor:
         self._pristine = copy_context()
         self._watcher: handoff.HandOffThread | None = None
         self._worker_limits = WorkerLimits(assignment)
-        self._hooks = RequestHooks(assignment)
+        self._hooks = RequestHooks(assignment, multithread=self.multithread)
 
     # --- The Worker protocol ----------------------------------------------------------------
 
@@ -194,6 +194,7 @@ class Reactor:
         words = self._words
         idle, connections = self._idle, self._connections
         listeners = self._listener_of_fd
+        held_lines = self._hooks.held
         beat = layout.BEAT
         while True:
             wait = self._due - monotonic_ns()
@@ -220,6 +221,8 @@ class Reactor:
                 elif fd == self.assignment.liveness_fd:
                     log.warning("the master is gone; stopping")
                     return
+            if held_lines:
+                self._hooks.write_held()
             if self._asked_to_quit:
                 return
             if self._left and not connections:
@@ -901,6 +904,7 @@ class Reactor:
             self._adopt(sock, address, listener)
 
     def _end(self) -> None:
+        self._hooks.write_held()
         for connection in list(self._connections.values()):
             connection.sock.close()
         self._connections.clear()

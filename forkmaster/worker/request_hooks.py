@@ -13,8 +13,15 @@ from urllib.parse import unquote_to_bytes
 
 from forkmaster.http.errors import BodyEndedError, Refused
 from forkmaster.http.head import split_field
-from forkmaster.logs.access import CLIENT_LEFT, REFUSED, TIMED_OUT, AccessEntry, first_line
-from forkmaster.logs.setup import access_writer
+from forkmaster.logs.access import (
+    CLIENT_LEFT,
+    REFUSED,
+    TIMED_OUT,
+    UNSENT,
+    AccessEntry,
+    first_line,
+)
+from forkmaster.logs.setup import access_file, access_writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,17 +32,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("forkmaster.error")
 
+# Access lines wait for the others of the same wake-up, unless there are many of them, or requests
+# take so long that a write does not matter.  1 ms, in nanoseconds.
+_HOLD = 32
+_HOLD_UP_TO = 1_000_000
+
 
 class RequestHooks:
     """What is to be called around each request of this worker."""
 
-    def __init__(self, assignment: Assignment) -> None:
+    def __init__(self, assignment: Assignment, *, multithread: bool) -> None:
         config = assignment.config
         self._assignment = assignment
+        self._multithread = multithread
         self._pre_request = config.pre_request
         self._post_request = config.post_request
         self._post_arity = _arity(config.post_request) if config.post_request else 0
-        self._write_access = access_writer(config)
+        self._write_access = access_writer(config, wsgi=True, hold=not multithread)
+        self._file = access_file()
+        self.held = [] if self._file is None else self._file.held
+        """Lines of the access log to be written with `write_held`; always the same list."""
+        self._entry = self._new_entry()
         self.wants_before = config.pre_request is not None
         self.wants_refused = self._write_access is not None
         self.wants_after = config.post_request is not None or self._write_access is not None
@@ -56,8 +73,7 @@ class RequestHooks:
         """Call post_request and write the access line.  Never raises.  Nanoseconds."""
         if self._write_access is not None:
             ending = CLIENT_LEFT if exchange.client_left else ""
-            write = self._write_access
-            self._log_access(exchange, exchange.connection, duration, write, ending)
+            self._log_access(exchange, exchange.connection, duration, ending)
         if self._post_request is None:
             return
         request = exchange.request_view or RequestView(exchange)
@@ -73,38 +89,51 @@ class RequestHooks:
         assignment = self._assignment
         entry = refused_entry(head, connection.host, refused)
         entry.serial, entry.generation = assignment.serial, assignment.generation
+        entry.environ = {}
         self._write_access(entry)
 
     def given_up(self, exchange: Exchange, connection: Connection, duration: int) -> None:
         """Write the line of a request that took longer than request_timeout."""
         if self._write_access is not None:
-            self._log_access(exchange, connection, duration, self._write_access, TIMED_OUT)
+            self._log_access(exchange, connection, duration, TIMED_OUT)
 
     def _log_access(
-        self,
-        exchange: Exchange,
-        connection: Connection,
-        duration: int,
-        write: Callable[[AccessEntry], None],
-        ending: str,
+        self, exchange: Exchange, connection: Connection, duration: int, ending: str
     ) -> None:
-        request = exchange.line
-        entry = AccessEntry(
-            connection.host,
-            request.method,
-            request.target,
-            request.protocol,
-            exchange.code,
-            exchange.body_sent,
-            duration,
-            environ=exchange.environ,
-            response_headers=exchange.response_headers if exchange.code else (),
-            trusted=connection.origin.trusted,
-            ending=ending,
+        assert self._write_access is not None
+        # The same one again and again, 0.4 µs less; but only one thread may do that.
+        entry = self._new_entry() if self._multithread else self._entry
+        line = exchange.line
+        entry.client = connection.host
+        entry.text = line[6]
+        entry.method = line[0]
+        entry.target = line[1]
+        entry.protocol = line[4]
+        entry.status = exchange.code or UNSENT.get(ending, 0)
+        entry.sent = exchange.body_sent
+        entry.duration = duration
+        entry.environ = exchange.environ
+        entry.response_headers = exchange.response_headers if exchange.code else ()
+        entry.trusted = connection.origin.trusted
+        entry.ending = ending
+        self._write_access(entry)
+        # It must not keep what is the application's alive.
+        entry.environ = None
+        entry.response_headers = ()
+        if duration > _HOLD_UP_TO or len(self.held) >= _HOLD:
+            self.write_held()
+
+    def write_held(self) -> None:
+        """Write the lines of the access log that wait for it."""
+        if self._file is not None:
+            self._file.write_held()
+
+    def _new_entry(self) -> AccessEntry:
+        return AccessEntry(
+            *("", "", "", "", 0, 0, 0),
             serial=self._assignment.serial,
             generation=self._assignment.generation,
         )
-        write(entry)
 
 
 def refused_entry(head: bytes, client: str, refused: Refused) -> AccessEntry:

@@ -36,7 +36,7 @@ HELLO = "hello:application"
 
 # Of one processor, taken by programs that are not measured.
 DISTURBED = 0.08
-ATTEMPTS = 3
+ATTEMPTS = 2
 _SELF, _CHILDREN = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
 
 

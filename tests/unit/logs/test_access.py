@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forkmaster.logs import access
 from forkmaster.logs.access import (
     ATOMS,
     CLIENT_LEFT,
@@ -21,6 +22,7 @@ from forkmaster.logs.access import (
     AccessEntry,
     clean,
     compile_format,
+    compile_writer,
     first_line,
     unknown_atoms,
 )
@@ -109,6 +111,52 @@ def test_every_atom_for_every_kind_of_worker(atom: str, value: str) -> None:
 
     assert line_of(wsgi()) == value
     assert line_of(asgi()) == value
+    assert compile_format(f"%({atom})s", wsgi=True)(wsgi()) == value
+    written: list[bytes] = []
+    compile_writer(f"%({atom})s", written.append, wsgi=True)(wsgi())
+    assert written == [f"{value}\n".encode()]
+
+
+@pytest.mark.parametrize("atom", ["h", "u", "f", "a"])
+def test_what_an_environ_does_not_have_is_a_dash(atom: str) -> None:
+    line_of = compile_format(f"%({atom})s", wsgi=True)
+
+    assert line_of(wsgi(environ={}, client="")) == "-"
+
+
+def test_a_line_has_the_time_of_its_second() -> None:
+    line_of = compile_format("%(t)s", wsgi=True)
+
+    before = int(time.time())
+    text = line_of(wsgi())
+    assert text == line_of(wsgi()) or int(time.time()) > before
+
+    written = time.mktime(time.strptime(text[1:21], "%d/%b/%Y:%H:%M:%S"))
+    assert before <= written <= time.time()
+
+
+@pytest.mark.parametrize(
+    ("format_", "line"),
+    [
+        ("{%(s)s} {{}} %%", "{404} {{}} %"),
+        ("'\"\\n\\ %(s)s", "'\"\\n\\ 404"),
+        ("%({a\"b'c}i)s%({\\d}e)s%({é}o)s", "---"),
+        ("%(s)5s|%(B)05d|%(s)-5s|", "  404|00012|404  |"),
+    ],
+)
+def test_a_format_is_never_taken_for_source(format_: str, line: str) -> None:
+    assert compile_format(format_)(wsgi()) == line
+    assert compile_format(format_, wsgi=True)(wsgi()) == line
+
+
+def test_what_was_cleaned_is_kept_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "_TEXTS", 8)
+
+    for number in range(100):
+        assert clean(f'a"{number}') == clean(f'a"{number}') == f'a\\"{number}'
+        assert len(access._cleaned) <= 8
+    assert clean("x" * 4096) == "x" * 4096
+    assert all(len(text) < 4096 for text in access._cleaned)
 
 
 def test_the_pid_is_that_of_the_process_that_writes() -> None:

@@ -42,6 +42,31 @@ def test_what_was_there_is_kept(tmp_path: Path) -> None:
     log.close()
 
 
+def test_lines_that_are_held_go_out_together(tmp_path: Path) -> None:
+    log = LogFile.open(tmp_path / "log")
+
+    log.write_held()
+    log.held += [b"one\n", b"two\n"]
+    assert (tmp_path / "log").read_bytes() == b""
+    log.write_held()
+    log.write_held()
+
+    assert log.may_hold
+    assert (tmp_path / "log").read_bytes() == b"one\ntwo\n"
+    log.close()
+
+
+def test_every_line_that_was_held_and_lost_counts() -> None:
+    log = LogFile.open(Path("/dev/full"))
+
+    log.held += [b"one\n", b"two\n"]
+    log.write_held()
+
+    assert not log.may_hold
+    assert log.lost == 2
+    log.close()
+
+
 def test_after_a_rotation_lines_go_to_the_new_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
