@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psutil
 
@@ -34,11 +35,6 @@ from forkmaster.board.reader import find_boards, read_board
 
 HELLO = "hello:application"
 
-# Of one processor, taken by programs that are not measured.
-DISTURBED = 0.08
-ATTEMPTS = 2
-_SELF, _CHILDREN = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
-
 
 def _compare(
     table: Table,
@@ -55,39 +51,22 @@ def _compare(
                 continue
             try:
                 with running(server, app, cwd) as (pid, port):
-                    table.add(server.name, _undisturbed(lambda: measure(pid, port), pid))
+                    table.add(server.name, measure(pid, port))
             except RuntimeError as exc:
                 print(f"{server.name}: {exc}", file=sys.stderr)
     return table
 
 
-def _undisturbed(measure: Callable[[], float], pid: int) -> float:
-    """What `measure` returns; measured again if other programs took part of the processors.
-
-    After ATTEMPTS the least disturbed figure counts: a busy machine gets its figures, too.
-    """
-    figures = []
-    for _ in range(ATTEMPTS):
-        began, ours, all_of_it = time.monotonic(), _ours(pid), _processor_time()
-        figure = measure()
-        others = _processor_time() - all_of_it - (_ours(pid) - ours)
-        figures.append((others / (time.monotonic() - began), figure))
-        if figures[-1][0] < DISTURBED:
-            break
-    return min(figures)[1]
+def _requests(pid: int, port: int, path: str = "/", **options: Any) -> float:
+    """Requests that the server answered for each second of processor time it took."""
+    before = _server_ns(pid)
+    answered = load.wrk(port, path, **options)
+    return answered / (_server_ns(pid) - before) * 1e9
 
 
-def _ours(pid: int) -> float:
-    """Seconds of processor time of the server, the load and this program."""
+def _server_ns(pid: int) -> int:
     family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    mine = sum(sum(resource.getrusage(who)[:2]) for who in (_SELF, _CHILDREN))
-    return sum(_cpu_ns(each.pid) for each in family) / 1e9 + mine
-
-
-def _processor_time() -> float:
-    """Seconds that all programs of this machine have run."""
-    times = psutil.cpu_times()
-    return times.user + times.nice + times.system
+    return sum(_cpu_ns(each.pid) for each in family)
 
 
 def _wsgi() -> list[Server]:
@@ -96,33 +75,35 @@ def _wsgi() -> list[Server]:
 
 def hello(rounds: int) -> Table:
     about = "One worker, hello world, 16 kept-alive connections, the two headers of wrk."
-    table = Table("WSGI, keep-alive", about, "requests/s")
-    return _compare(table, rounds, _wsgi(), HELLO, lambda _, port: load.wrk(port))
+    table = Table("WSGI, keep-alive", about, "requests/s of processor time")
+    return _compare(table, rounds, _wsgi(), HELLO, _requests)
 
 
 def browser(rounds: int) -> Table:
     about = "The same with the headers that a browser sends."
-    table = Table("WSGI, keep-alive, headers of a browser", about, "requests/s")
+    table = Table("WSGI, keep-alive, headers of a browser", about, "requests/s of processor time")
     return _compare(
-        table, rounds, _wsgi(), HELLO, lambda _, port: load.wrk(port, headers=load.BROWSER)
+        table, rounds, _wsgi(), HELLO, lambda pid, port: _requests(pid, port, headers=load.BROWSER)
     )
 
 
 def close(rounds: int) -> Table:
     about = "One worker, hello world, a new connection for every request."
-    table = Table("WSGI, Connection: close", about, "requests/s")
+    table = Table("WSGI, Connection: close", about, "requests/s of processor time")
     headers = {"Connection": "close"}
-    return _compare(table, rounds, _wsgi(), HELLO, lambda _, port: load.wrk(port, headers=headers))
+    return _compare(
+        table, rounds, _wsgi(), HELLO, lambda pid, port: _requests(pid, port, headers=headers)
+    )
 
 
 def threads(rounds: int) -> Table:
     about = "One worker with four threads, hello world, 16 kept-alive connections."
-    table = Table("WSGI with threads", about, "requests/s")
+    table = Table("WSGI with threads", about, "requests/s of processor time")
     contenders = [
         forkmaster("-w", "1", "--threads", "4"),
         gunicorn("--threads", "4", name="gunicorn gthread"),
     ]
-    return _compare(table, rounds, contenders, HELLO, lambda _, port: load.wrk(port))
+    return _compare(table, rounds, contenders, HELLO, _requests)
 
 
 def django(rounds: int) -> Table:
@@ -130,33 +111,31 @@ def django(rounds: int) -> Table:
     subprocess.run(
         [sys.executable, "manage.py", "prepare"], cwd=DJANGO, check=True, capture_output=True
     )
-    table = Table("A Django page", about, "requests/s")
-    return _compare(
-        table, rounds, _wsgi(), "project.wsgi:application", lambda _, port: load.wrk(port), DJANGO
-    )
+    table = Table("A Django page", about, "requests/s of processor time")
+    return _compare(table, rounds, _wsgi(), "project.wsgi:application", _requests, DJANGO)
 
 
 def download(rounds: int) -> Table:
     about = "Answers of 1 MiB."
-    table = Table("WSGI, large answers", about, "requests/s")
+    table = Table("WSGI, large answers", about, "requests/s of processor time")
     return _compare(
         table,
         rounds,
         _wsgi(),
         "big:application",
-        lambda _, port: load.wrk(port, f"/?{1 << 20}"),
+        lambda pid, port: _requests(pid, port, f"/?{1 << 20}"),
     )
 
 
 def upload(rounds: int) -> Table:
     about = "Requests with a body of 1 MiB, which the application reads."
-    table = Table("WSGI, large bodies", about, "requests/s")
+    table = Table("WSGI, large bodies", about, "requests/s of processor time")
     return _compare(
         table,
         rounds,
         _wsgi(),
         "swallow:application",
-        lambda _, port: load.wrk(port, body=1 << 20),
+        lambda pid, port: _requests(pid, port, body=1 << 20),
     )
 
 
@@ -171,22 +150,20 @@ def _asgi() -> list[Server]:
 
 def asgi(rounds: int) -> Table:
     about = "One worker, hello world, 16 kept-alive connections; no access log anywhere."
-    table = Table("ASGI, keep-alive", about, "requests/s")
-    return _compare(
-        table, rounds, _asgi(), "asgi_hello:application", lambda _, port: load.wrk(port)
-    )
+    table = Table("ASGI, keep-alive", about, "requests/s of processor time")
+    return _compare(table, rounds, _asgi(), "asgi_hello:application", _requests)
 
 
 def asgi_close(rounds: int) -> Table:
     about = "One worker, hello world, a new connection for every request."
-    table = Table("ASGI, Connection: close", about, "requests/s")
+    table = Table("ASGI, Connection: close", about, "requests/s of processor time")
     headers = {"Connection": "close"}
     return _compare(
         table,
         rounds,
         _asgi(),
         "asgi_hello:application",
-        lambda _, port: load.wrk(port, headers=headers),
+        lambda pid, port: _requests(pid, port, headers=headers),
     )
 
 
@@ -265,13 +242,13 @@ def websockets(rounds: int) -> Table:
 
 def access_log(rounds: int) -> Table:
     about = "Hello world with and without an access log in a file, gunicorn's default format."
-    table = Table("Access log", about, "requests/s")
+    table = Table("Access log", about, "requests/s of processor time")
     with TemporaryDirectory() as folder:
         contenders = [
             forkmaster("-w", "1", "--access-logfile", f"{folder}/log", name="with access log"),
             forkmaster("-w", "1", name="without"),
         ]
-        return _compare(table, rounds, contenders, HELLO, lambda _, port: load.wrk(port))
+        return _compare(table, rounds, contenders, HELLO, _requests)
 
 
 def board(rounds: int) -> Table:
@@ -286,10 +263,7 @@ def board(rounds: int) -> Table:
     table = Table("The board", about, "µs a request", more_is_better=False)
 
     def measure(pid: int, port: int) -> float:
-        (worker,) = psutil.Process(pid).children()
-        before = _cpu_ns(worker.pid)
-        answered = load.wrk(port) * load.SECONDS
-        return (_cpu_ns(worker.pid) - before) / answered / 1e3
+        return 1e6 / _requests(pid, port)
 
     table.add("the stores", stores.microseconds())
     return _compare(table, rounds, [forkmaster("-w", "1", name="the request")], HELLO, measure)
@@ -300,11 +274,10 @@ def idle(rounds: int) -> Table:
     table = Table("Idle server", about, "ms of CPU a second", more_is_better=False)
 
     def measure(pid: int, _: int) -> float:
-        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
         time.sleep(2)
-        before = sum(_cpu_ns(each.pid) for each in family)
+        before = _server_ns(pid)
         time.sleep(10)
-        return (sum(_cpu_ns(each.pid) for each in family) - before) / 10 / 1e6
+        return (_server_ns(pid) - before) / 10 / 1e6
 
     contenders = [
         forkmaster("-w", "4"),

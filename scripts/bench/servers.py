@@ -73,6 +73,7 @@ UWSGI = Server(
         "--processes",
         "1",
         "--disable-logging",
+        "--die-on-term",
         "--so-keepalive",
         "--add-header",
         "Connection: keep-alive",
@@ -90,8 +91,13 @@ def prepare() -> list[str]:
     if not pip.exists():
         subprocess.run([sys.executable, "-m", "venv", str(BENCH)], check=True)
     missing = []
-    django = ("django", "channels")
-    for package in (*OTHERS, *django):
+    listed = subprocess.run(
+        [pip, "list", "--format=freeze"], check=True, capture_output=True, text=True
+    ).stdout.lower()
+    wanted = [*OTHERS, "django", "channels"]
+    for package in wanted:
+        if f"{package.partition('[')[0]}==" in listed:
+            continue
         done = subprocess.run([pip, "install", "-q", package], check=False, capture_output=True)
         if done.returncode != 0:
             missing.append(f"{package}: it cannot be installed here (does it need a C library?)")
