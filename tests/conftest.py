@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.certificates import Certificates
 from tests.process.harness import KINDS, Kind, Server
 
 Serve = Callable[..., Server]
@@ -57,6 +58,12 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     """Each kind of worker in turn."""
     param: Kind = request.param
     return param
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority of the tests, and what it has issued."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

@@ -53,11 +53,13 @@ def check(loaded: Loaded, fail_level: str | None = None) -> int:
     Raises AppError and BootError.
     """
     from forkmaster.worker import application
+    from forkmaster.worker.assignment import check_encryption
     from forkmaster.worker.child import with_worker_class, worker_kind
 
     for warning in loaded.warnings:
         print(f"forkmaster: warning: {warning}", file=sys.stderr)
     config = loaded.config
+    check_encryption(config)
     for pair in config.raw_env:
         name, _, value = pair.partition("=")
         os.environ[name] = value

@@ -110,6 +110,12 @@ def load(
     if not values.get("app"):
         values["app"], origins["app"] = _unnamed_app(values, origins, folder)
     config = Config(**values)
+    problems = [
+        _problem(name, what, origins[name], remedy)
+        for name, what, remedy in config.contradictions()
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
     warnings += _in_place_of_green(config, winners)
     warnings += _idle_settings(config, origins)
     return Loaded(config, origins, contents.path, warnings, given, environ, folder, discover)

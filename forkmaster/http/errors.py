@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+SPEAKS_TLS = "this port speaks TLS; write https:// before the address"
+
 
 class Refused(Exception):  # noqa: N818 - an outcome of reading, not a fault of ours
     """A request that the server answers itself, after which it closes the connection.

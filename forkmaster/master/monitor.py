@@ -31,7 +31,9 @@ class MonitorChild(Child):
         # Its connections are nobody else's: no sibling gives it one, or waits for it.
         alone = Share(memoryview(bytearray(16)).cast("Q"), 0)
         config = config_of(assignment.config)
-        super().__init__(replace(assignment, config=config, handoff=None, balance=alone))
+        super().__init__(
+            replace(assignment, config=config, handoff=None, balance=alone, encryption=None)
+        )
 
     def _serve(self) -> None:
         folder = _opened(self.assignment.slot.path.parent)

@@ -27,7 +27,7 @@ from forkmaster.master.watcher import Watcher
 from forkmaster.master.zygote import Link, Zygote
 from forkmaster.system import processes
 from forkmaster.system.signals import reset_signals, signals_blocked, unblock_signals
-from forkmaster.worker.assignment import Assignment
+from forkmaster.worker.assignment import Assignment, check_encryption, encryption_of
 from forkmaster.worker.child import FAILED, Child, end
 from forkmaster.worker.views import ServerView, WorkerView
 
@@ -155,6 +155,7 @@ class Spawner:
             preloaded=False,
             server=self.server,
             view=view,
+            encryption=encryption_of(config),
         )
         try:
             self._start(process, assignment, loaded, siblings, unserved)
@@ -283,7 +284,7 @@ class Validation:
         sink = os.open(os.devnull, os.O_WRONLY)
         os.dup2(sink, 1)
         try:
-            self.loaded.again()
+            check_encryption(self.loaded.again().config)
         except ForkmasterError as exc:
             os.write(self.assignment.stacks_fd, str(exc).encode())
             return exc.exit_code

@@ -25,6 +25,7 @@ from forkmaster.system.container import is_container, out_of_reach
 from forkmaster.system.daemon import Launch, detach
 from forkmaster.system.privileges import is_root_of_the_machine
 from forkmaster.system.systemd import InheritedSocket, Notifier, take_inherited_sockets
+from forkmaster.worker.assignment import check_encryption
 from forkmaster.worker.views import ServerView
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def _serve(
         return Master.adopt(loaded, notifier, left).run()
     for stale in remove_stale(config.worker_tmp_dir, os.geteuid()):
         log.info("removed %s, left by a master that was killed", stale)
+    check_encryption(config)
     server = ServerView(config)
     hooks.call(config, "nworkers_changed", server, server.num_workers, None, may_refuse=True)
     # Before anything is bound: a hook may make the folder of a unix socket, or refuse the start.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from forkmaster.board.balance import Share
     from forkmaster.board.slot import Slot
     from forkmaster.config.table import Config
+    from forkmaster.worker.certificates import Encryption
     from forkmaster.worker.views import ServerView, WorkerView
 
 
@@ -48,11 +49,30 @@ class Assignment:
     """For hooks."""
     view: WorkerView
     """This worker, for hooks."""
+    encryption: Encryption | None = None
+    """What new connections are encrypted with; None if they are not."""
 
     def has_left(self) -> None:
         """Tell the master that this worker accepts nothing any more.  In the worker."""
         self.slot.words[layout.FLAGS] |= layout.LEFT
         announce(self.announce_fd)
+
+
+def encryption_of(config: Config) -> Encryption | None:
+    """What `config` has connections encrypted with, not yet loaded; None if they are not."""
+    if not config.is_encrypted:
+        return None
+    # Imported here: OpenSSL is 4 MiB, of which few servers need anything.
+    from forkmaster.worker.certificates import Encryption
+
+    return Encryption(config)
+
+
+def check_encryption(config: Config) -> None:
+    """Raise ConfigError if no worker could encrypt as `config` says."""
+    encryption = encryption_of(config)
+    if encryption is not None:
+        encryption.load()
 
 
 def announce(fd: int) -> None:

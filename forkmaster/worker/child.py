@@ -153,6 +153,9 @@ class Child:
             from forkmaster.worker.app_metrics import keep_on_board
 
             keep_on_board(assignment.slot.path.parent, assignment.balance.number)
+        encryption = assignment.encryption
+        if encryption is not None and not encryption.is_loaded:
+            encryption.load()  # the key may be root's
         privileges.drop(config.user, config.group, initgroups=config.initgroups)
         # After: the kernel clears it whenever the credentials change.
         if not processes.die_with_parent(signal.SIGKILL, assignment.master_pid):

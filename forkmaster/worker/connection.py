@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from forkmaster.http.body import Body
     from forkmaster.http.environ import Origin
     from forkmaster.worker.exchange import Exchange
+    from forkmaster.worker.tls import TLSSocket
 
 # What a connection is at.
 IDLE = 0  # between requests, with not one byte of the next
@@ -23,6 +24,7 @@ BUSY = 4  # the application is being called, in this thread or another
 WRITING = 5  # the socket takes no more of the answer just now
 LINGERING = 6  # our end is closed; we read until the client closes its own
 CLOSED = 7
+HANDSHAKE = 8  # of TLS, before the first request
 
 _HINTS_PATIENCE = 1000  # milliseconds, for a client that does not read the little there is
 
@@ -55,7 +57,7 @@ class Connection:
     )
 
     def __init__(self, sock: socket.socket, where: int, origin: Origin) -> None:
-        self.sock = sock
+        self.sock: socket.socket | TLSSocket = sock
         self.fd = sock.fileno()
         self.mask = 0  # what the poller waits for; 0: it does not know us
         self.where = where  # index of the listener

@@ -444,21 +444,21 @@ class Exchange:
         assert self._file is not None
         fd, at = self._file
         out = self.connection.fd
+        # What the kernel sends by itself is not encrypted.
+        copies = self.worker.encryption is not None
         while self._file_left:
-            try:
-                sent = os.sendfile(out, fd, at, min(self._file_left, _FILE_PIECE))
-            except BlockingIOError:
-                self._file = (fd, at)
-                return False
-            except OSError as exc:
-                if exc.errno in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                    sent = self._copy_piece(fd, at)  # a file system that cannot
-                    if not self._flush():
-                        self._file = (fd, at + sent)
-                        self._file_left -= sent
-                        return False
-                else:
-                    raise ClientGoneError from exc
+            if not copies:
+                try:
+                    sent = os.sendfile(out, fd, at, min(self._file_left, _FILE_PIECE))
+                except BlockingIOError:
+                    self._file = (fd, at)
+                    return False
+                except OSError as exc:
+                    if exc.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                        raise ClientGoneError from exc
+                    copies = True  # a file system that cannot
+            if copies:
+                sent = self._copy_piece(fd, at)
             if not sent:
                 # It was cut off while we sent it: the length is promised, so the rest is a lie.
                 self.keep_alive = False
@@ -466,6 +466,9 @@ class Exchange:
                 break
             at += sent
             self._file_left -= sent
+            if copies and not self._flush():
+                self._file = (fd, at)
+                return False
         self._file = None
         return True
 

@@ -36,7 +36,7 @@ from forkmaster.board import layout
 from forkmaster.http import proxy, response
 from forkmaster.http.body import ChunkedBody, LengthBody
 from forkmaster.http.environ import AllowList, Origin, Trust
-from forkmaster.http.errors import BodyEndedError, Refused
+from forkmaster.http.errors import SPEAKS_TLS, BodyEndedError, Refused
 from forkmaster.http.head import HEAD_END, Limits, check_unfinished
 from forkmaster.http.response import Tails
 from forkmaster.system.poller import EXCLUSIVE, READ, Waker, open_poller
@@ -45,6 +45,7 @@ from forkmaster.worker.connection import (
     BODY,
     BUSY,
     CLOSED,
+    HANDSHAKE,
     HEAD,
     IDLE,
     LINGERING,
@@ -112,6 +113,7 @@ class Reactor:
         self.assignment = assignment
         self.config = config
         self.application = application
+        self.encryption = assignment.encryption
         self.tails = Tails(time.time())
         self._slot = assignment.slot
         self._words = assignment.slot.words
@@ -148,7 +150,8 @@ class Reactor:
         # How many connections to accept at a wake-up.  More than one only where no sibling would
         # get them: for an only worker it saves a poll and two registrations for each.
         self._at_once = 1
-        self._handoff = assignment.handoff
+        # An encrypted connection has a state that cannot be passed on.
+        self._handoff = assignment.handoff if self.encryption is None else None
         self._handoff_fd = self._handoff[0].fileno() if self._handoff else -1
         self._said_out_of_files = False
         self.draining = False  # told to stop; from then on every answer closes its connection
@@ -239,6 +242,8 @@ class Reactor:
                 self._leave_listeners()
                 self._take_connections()
             self._worker_limits.look(now)
+            if self.encryption is not None:
+                self.encryption.renew()
             self._look_for_siblings()
         if self._register_at and now >= self._register_at:
             self._take_connections()
@@ -280,7 +285,7 @@ class Reactor:
         name = sock.getsockname()
         template = {
             "wsgi.version": (1, 0),
-            "wsgi.url_scheme": "http",
+            "wsgi.url_scheme": "http" if self.encryption is None else "https",
             "wsgi.errors": ErrorStream(),
             "wsgi.multithread": self.multithread,
             "wsgi.multiprocess": config.workers > 1,
@@ -399,6 +404,9 @@ class Reactor:
                 self._linger(connection)
                 return
             connection.state = PROXY
+        elif self.encryption is not None:
+            self._encrypt(connection)
+            return
         # Before it is registered: of a connection for one request the poller never hears.
         self._ready(connection)
 
@@ -510,6 +518,8 @@ class Reactor:
             self._linger_on(connection)
         elif state == BODY:
             self._read_body(connection)
+        elif state == HANDSHAKE:
+            self._shake_hands(connection)
         elif state != BUSY:
             try:
                 data = connection.sock.recv(RECEIVE)
@@ -566,6 +576,9 @@ class Reactor:
         connection.buffer = b""
         connection.state = IDLE
         self._learn(connection, said)
+        if self.encryption is not None:
+            self._encrypt(connection, rest)
+            return None
         return self._or_wait(connection, rest)
 
     def _learn(self, connection: Connection, said: proxy.Proxied) -> None:
@@ -579,6 +592,44 @@ class Reactor:
             "PROXY_ADDR": said.server,
             "PROXY_PORT": str(said.server_port),
         }
+
+    def _encrypt(self, connection: Connection, received: bytes = b"") -> None:
+        """From the next byte on, `received` included, the client speaks TLS."""
+        # Imported here for those who do without, as in assignment.py.
+        from forkmaster.worker.tls import TLSSocket
+
+        assert self.encryption is not None
+        assert isinstance(connection.sock, socket.socket)
+        connection.sock = TLSSocket(connection.sock, self.encryption.context, received)
+        connection.state = HANDSHAKE
+        self._shake_hands(connection)
+
+    def _shake_hands(self, connection: Connection) -> None:
+        from forkmaster.worker.tls import NotTLSError, TLSSocket
+
+        sock = connection.sock
+        assert isinstance(sock, TLSSocket)
+        try:
+            is_complete = sock.shake_hands()
+        except BlockingIOError:
+            is_complete = False
+        except NotTLSError as exc:
+            connection.sock = sock.bare
+            said = exc.args[0]
+            if said[:1].isalpha():
+                self._refuse(connection, Refused(400, SPEAKS_TLS), said)
+            else:
+                self._close(connection)
+            return
+        except OSError as exc:
+            log.debug("no TLS with %s: %s", connection.client.decode("ascii", "replace"), exc)
+            self._linger(connection)  # until the client has read why
+            return
+        if is_complete:
+            connection.state = IDLE
+            self._readable(connection)
+        else:
+            self._wait_for_more(connection)
 
     def _or_wait(self, connection: Connection, rest: bytes) -> bytes | None:
         """`rest` if there is any; otherwise the connection is idle."""
@@ -890,8 +941,10 @@ class Reactor:
         # With reload none is answered once more: it would be by the old code.
         linger = 0 if self.config.reload else min(_LINGER, self._keepalive)
         now = monotonic_ns()
-        for connection in list(self._idle.values()):
-            self._watch(connection, now + linger)
+        for connection in list(self._connections.values()):
+            # An idle one may be popped meanwhile by the thread that passes it on.
+            if connection.fd in self._idle or connection.state in (PROXY, HANDSHAKE):
+                self._watch(connection, now + linger)
 
     def _accept_queued(self, listener: _Listener) -> None:
         # Bounded by the queue's length: under load a sibling's clients never end.
@@ -906,7 +959,8 @@ class Reactor:
     def _end(self) -> None:
         self._hooks.write_held()
         for connection in list(self._connections.values()):
-            connection.sock.close()
+            # Not by TLS: a thread may be inside it.
+            getattr(connection.sock, "bare", connection.sock).close()
         self._connections.clear()
         self._idle.clear()
         self._poller.close()

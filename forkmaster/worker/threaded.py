@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from forkmaster.worker.assignment import Assignment
     from forkmaster.worker.connection import Connection
+    from forkmaster.worker.tls import TLSSocket
 
 log = logging.getLogger("forkmaster.error")
 
@@ -95,7 +96,7 @@ class ThreadedWorker(Reactor):
         self._request_timeout = int(self.config.request_timeout * SECOND)
         if self._request_timeout:
             self._beat_every = min(self._beat_every, self._request_timeout // 4)
-        self._buried: list[socket.socket] = []  # of answers given up half-way
+        self._buried: list[socket.socket | TLSSocket] = []  # of answers given up half-way
 
     # --- In the reactor's thread ------------------------------------------------------------
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import ssl
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,19 @@ from forkmaster.board import layout
 from forkmaster.board.balance import Balance
 from forkmaster.board.slot import Slot
 from forkmaster.config.table import Config
-from forkmaster.worker.assignment import Assignment
+from forkmaster.worker.assignment import Assignment, encryption_of
 from forkmaster.worker.reactor import Reactor
 from forkmaster.worker.sync import SyncWorker
 from forkmaster.worker.threaded import ThreadedWorker
 from forkmaster.worker.views import ServerView, WorkerView
+from tests.certificates import Certificates
+
+
+@cache
+def certificates() -> Certificates:
+    """Those of all workers here that speak TLS."""
+    return Certificates(Path(tempfile.mkdtemp(prefix="forkmaster-test-")))
+
 
 KINDS: dict[str, type[Reactor]] = {"sync": SyncWorker, "threaded": ThreadedWorker}
 
@@ -40,6 +50,9 @@ class Site:
 
     def __init__(self, config: Config, *listeners: socket.socket) -> None:
         self.config = config
+        self.encryption = encryption_of(config)
+        if self.encryption is not None:
+            self.encryption.load()
         self.listeners = listeners or (listen(),)
         self.folder = Path(tempfile.mkdtemp(prefix="forkmaster-test-"))
         self.balance = Balance.create(self.folder / "balance")
@@ -78,6 +91,7 @@ class Site:
             server=ServerView(config),
             preloaded=False,
             view=WorkerView(self.serial, config, self.listeners, slot),
+            encryption=self.encryption,
         )
 
     def close(self) -> None:
@@ -98,6 +112,8 @@ class Running:
         self.address = self.site.listeners[0].getsockname()
         self.worker = KINDS[kind](self.assignment, application)
         self.failure: BaseException | None = None
+        self.client_context: ssl.SSLContext | None = None
+        """What clients connect with, if they are to speak TLS."""
         ready = threading.Event()
         self.thread = threading.Thread(target=self._serve, args=(ready,), daemon=True)
         self.thread.start()
@@ -115,6 +131,8 @@ class Running:
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.settimeout(timeout)
         sock.connect(self.address)
+        if self.client_context is not None:
+            return self.client_context.wrap_socket(sock, server_hostname="localhost")
         return sock
 
     def ask(self, data: bytes, *, timeout: float = 5) -> bytes:
@@ -160,12 +178,18 @@ def several(
     **settings: Any,
 ) -> Iterator[list[Running]]:
     """Workers of one server, each in a thread of this process."""
+    kind, _, over = kind.partition(" over ")
     if kind == "threaded":
         settings.setdefault("threads", 4)
+    if over:
+        settings = {"certfile": certificates().cert, "keyfile": certificates().key, **settings}
     site = Site(Config(workers=count, **settings), *listeners)
     workers: list[Running] = []
     try:
         workers += [Running(application, kind, site) for _ in range(count)]
+        if over:
+            for worker in workers:
+                worker.client_context = certificates().client_context
         yield workers
     finally:
         for worker in workers:

@@ -1,8 +1,11 @@
-"""Encryption.  To ignore any of it would serve in the clear what was meant to be secret."""
+"""Encryption of all listeners but the monitor's.
+
+What cannot be honoured stops the start: else secrets would be served in the clear.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,9 +13,7 @@ from typing import Any, ClassVar
 from forkmaster.config.code import ANYTHING, hook
 from forkmaster.config.places import FILE
 from forkmaster.config.settings import Effect, setting
-from forkmaster.config.values import BOOLEAN, COUNT, OPTIONAL_TEXT, optional
-
-_NOT_YET = "forkmaster does not speak TLS yet; let nginx or a load balancer do it"
+from forkmaster.config.values import BOOLEAN, OPTIONAL_TEXT, count, optional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,16 +25,12 @@ class TLS:
         optional(FILE),
         "--certfile",
         "The certificate, with its chain, in PEM.",
-        effect=Effect.REFUSED,
-        instead=_NOT_YET,
     )
     keyfile: Path | None = setting(
         None,
         optional(FILE),
         "--keyfile",
         "The private key of the certificate, in PEM.",
-        effect=Effect.REFUSED,
-        instead=_NOT_YET,
     )
     keyfile_password: str | None = setting(
         None,
@@ -41,40 +38,30 @@ class TLS:
         "--keyfile-password",
         "The password of the private key.",
         own=True,
-        effect=Effect.REFUSED,
-        instead=_NOT_YET,
     )
     ca_certs: Path | None = setting(
         None,
         optional(FILE),
         "--ca-certs",
         "The certificates that a client's certificate must lead to, in PEM.",
-        effect=Effect.REFUSED,
-        instead=_NOT_YET,
     )
     cert_reqs: int = setting(
         0,
-        COUNT,
+        count(0, 2),
         "--cert-reqs",
         "Whether a client must show a certificate: 0 no, 1 if it has one, 2 yes.",
-        effect=Effect.REFUSED,
-        instead=_NOT_YET,
     )
     ciphers: str | None = setting(
         None,
         OPTIONAL_TEXT,
         "--ciphers",
         "The ciphers that are allowed, as OpenSSL lists them.",
-        effect=Effect.REFUSED,
-        instead=_NOT_YET,
     )
     ssl_context: Callable[..., Any] | None = setting(
         None,
         hook("config", "default_ssl_context_factory"),
         "",
         "A function that makes the SSLContext.",
-        effect=Effect.REFUSED,
-        instead=_NOT_YET,
     )
     ssl_version: object = setting(
         None,
@@ -100,3 +87,17 @@ class TLS:
         effect=Effect.HARMLESS,
         instead="it is always so, and never blocks",
     )
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether connections are encrypted."""
+        return self.certfile is not None or self.ssl_context is not None
+
+    def contradictions(self) -> Iterator[tuple[str, str, str]]:
+        """Settings that cannot be honoured: the name, what is wrong, and what would be right."""
+        if not self.is_encrypted:
+            for name in ("keyfile", "keyfile_password", "ca_certs", "cert_reqs", "ciphers"):
+                if getattr(self, name):
+                    yield name, "nothing is encrypted without a certificate", "set certfile"
+        if self.cert_reqs and self.ca_certs is None and self.ssl_context is None:
+            yield "cert_reqs", "no certificate of a client could be verified", "set ca_certs"

@@ -189,26 +189,6 @@ def test_every_problem_of_every_source_is_reported_at_once(tmp_path: Path) -> No
     ("text", "message"),
     [
         (
-            f'certfile = "{__file__}"',
-            "certfile: it cannot be ignored safely (gunicorn.py, line 1); "
-            "forkmaster does not speak TLS yet; let nginx or a load balancer do it",
-        ),
-        (
-            'keyfile = "/nowhere"',
-            "keyfile: it cannot be ignored safely (gunicorn.py, line 1); "
-            "forkmaster does not speak TLS yet; let nginx or a load balancer do it",
-        ),
-        (
-            "import ssl\ncert_reqs = ssl.CERT_REQUIRED",
-            "cert_reqs: it cannot be ignored safely (gunicorn.py, line 2); "
-            "forkmaster does not speak TLS yet; let nginx or a load balancer do it",
-        ),
-        (
-            "def ssl_context(conf, factory): ...",
-            "ssl_context: it cannot be ignored safely (gunicorn.py, line 1); "
-            "forkmaster does not speak TLS yet; let nginx or a load balancer do it",
-        ),
-        (
             'protocol = "uwsgi"',
             "protocol: it cannot be ignored safely (gunicorn.py, line 1); "
             "forkmaster speaks HTTP only: in nginx write proxy_pass in place of uwsgi_pass",
@@ -227,6 +207,42 @@ def test_what_would_be_unsafe_to_ignore_stops_the_start(
         load_file(text)
 
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        (
+            f'keyfile = "{__file__}"\nciphers = "HIGH"',
+            [
+                "keyfile: nothing is encrypted without a certificate (gunicorn.py, line 1); "
+                "set certfile",
+                "ciphers: nothing is encrypted without a certificate (gunicorn.py, line 2); "
+                "set certfile",
+            ],
+        ),
+        (
+            f'import ssl\ncertfile = "{__file__}"\ncert_reqs = ssl.CERT_REQUIRED',
+            [
+                "cert_reqs: no certificate of a client could be verified (gunicorn.py, line 3); "
+                "set ca_certs"
+            ],
+        ),
+    ],
+)
+def test_encryption_that_cannot_be_had_stops_the_start(
+    text: str, messages: list[str], load_file: Load
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_file(text)
+
+    assert str(caught.value).splitlines() == messages
+
+
+def test_a_certificate_or_the_hook_encrypts(load_file: Load) -> None:
+    assert load_file(f'certfile = "{__file__}"').config.is_encrypted
+    assert load_file("def ssl_context(conf, factory): ...").config.is_encrypted
+    assert not load_file("").config.is_encrypted
 
 
 def test_the_defaults_of_what_is_refused_are_welcome(load_file: Load) -> None:
