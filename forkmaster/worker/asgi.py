@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, MutableMapping
 
     from forkmaster.config.table import Config
+    from forkmaster.worker.asgi_tls import Doorkeeper
     from forkmaster.worker.assignment import Assignment
 
 log = logging.getLogger("forkmaster.error")
@@ -115,6 +116,12 @@ class AsgiWorker:
         self._gate = None
         if config.proxy_protocol != "off":
             self._gate = ProxyGate(self, self._open_connection)
+        self._doorkeeper: Doorkeeper | None = None
+        if assignment.encryption is not None:
+            # Imported here for those who do without, as in assignment.py.
+            from forkmaster.worker.asgi_tls import Doorkeeper
+
+            self._doorkeeper = Doorkeeper(self, assignment.encryption)
         self._websockets = WebSockets(self, application, self.options)
         self.application = self._websockets.application
         if config.pre_request or config.post_request:
@@ -193,6 +200,8 @@ class AsgiWorker:
         self.renew_date()
         now = monotonic_ns()
         self.ledger.limits.look(now)
+        if self.assignment.encryption is not None:
+            self.assignment.encryption.renew()
         self._sweep(now)
         self.loop.call_later(self._beat_interval, self._beat)
 
@@ -287,12 +296,16 @@ class AsgiWorker:
 
     def _open_connection(self, connection: socket.socket, protocol: HTTPConnection) -> None:
         """Let `protocol` speak to whoever is at the other end."""
+        if self._doorkeeper is not None and protocol.refusal is None:
+            self._doorkeeper.receive(connection, protocol)
+            return
         # A coroutine that waits once, for connection_made.  Stepped by hand, because a task for
         # it costs a tenth of the time of a connection with one request (asgi-close of
         # scripts/benchmark.py).
-        self._step(self.loop.connect_accepted_socket(lambda: protocol, connection))
+        self.step(self.loop.connect_accepted_socket(lambda: protocol, connection))
 
-    def _step(self, opening: Coroutine[asyncio.Future[Any], None, Any]) -> None:
+    def step(self, opening: Coroutine[asyncio.Future[Any], None, Any]) -> None:
+        """Begin a connection: go on with what the loop's method returned."""
         try:
             waiter = opening.send(None)
         except StopIteration:
@@ -305,7 +318,7 @@ class AsgiWorker:
 
     def _opened(self, opening: Coroutine[Any, Any, Any], waiter: asyncio.Future[Any]) -> None:
         self._opening.discard(waiter)
-        self._step(opening)
+        self.step(opening)
 
     def connection_closed(self) -> None:
         """Called by the protocols, once for each connection."""
@@ -362,7 +375,7 @@ class AsgiWorker:
                 pass
         self.assignment.has_left()
         if self._opening:
-            await asyncio.wait(self._opening)
+            await asyncio.wait(self._opening, timeout=LINGER)  # handshakes may take long
         self.closes = True
         self.say_goodbye()
         linger = min(LINGER, self.config.keepalive)
@@ -383,6 +396,8 @@ class AsgiWorker:
     def _close_idle(self, linger: float) -> None:
         if self._gate is not None:
             self._gate.turn_all_away()
+        if self._doorkeeper is not None:
+            self._doorkeeper.turn_all_away()
         for connection in list(self.connections):
             if connection.is_idle:
                 connection.finish()

@@ -75,6 +75,10 @@ def with_uvicorn_options(config: Config) -> UvicornOptions:
             own |= OWN_DATE
         elif name == "server_header" and not value:
             own |= OWN_SERVER
+        elif name.startswith("ssl_") and value:
+            # To warn would be to serve in the clear what was meant to be secret.
+            instead = name.removeprefix("ssl_")
+            raise BootError(f"{name} of uvicorn has no effect here; set {instead} or ssl_context")
         elif name not in _GRANTED and not name.endswith("_header"):
             log.warning("uvicorn's option %s has no effect here; docs/asgi.md tells why", name)
     return UvicornOptions(replace(config, **changes), websocket, lines, own)

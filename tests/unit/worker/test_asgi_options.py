@@ -35,6 +35,11 @@ def test_a_class_is_heard() -> None:
     assert (config.asgi_loop, config.asgi_lifespan, config.keepalive) == ("asyncio", "off", 75)
 
 
+def test_encryption_that_is_asked_of_uvicorn_stops_the_start() -> None:
+    with pytest.raises(BootError, match="ssl_certfile of uvicorn has no effect here; set certfile"):
+        options(uvicorn_options={"ssl_certfile": "cert.pem"})
+
+
 def test_options_outweigh_the_class() -> None:
     asked = {"timeout_keep_alive": 3, "root_path": "/x", "loop": "auto"}
 
