@@ -96,10 +96,10 @@ def _make_context(config: Config) -> ssl.SSLContext:
 
 
 def _default_context(config: Config) -> ssl.SSLContext:
-    """TLS 1.2 and up, HTTP/1.1, and what the settings say."""
+    """TLS 1.2 and up, and what the settings say."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(["h2", "http/1.1"] if config.speaks_http2 else ["http/1.1"])
     if config.certfile is not None:
         _load_chain(context, config)
     if config.ca_certs is not None:

@@ -121,6 +121,22 @@ def test_a_websocket_is_encrypted_too(serve: Serve, certificates: Certificates) 
     assert received == "héllo"
 
 
+def test_http_2_is_negotiated(serve: Serve, certificates: Certificates) -> None:
+    server = serve_encrypted(serve, certificates, "-k", "hypercorn", "asgi_echo")
+    context = certificates.new_client_context()
+    context.set_alpn_protocols(["h2"])
+
+    with socket.create_connection(("localhost", server.port), 10) as raw:
+        sock = context.wrap_socket(raw, server_hostname="localhost")
+        agreed = sock.selected_alpn_protocol()
+        sock.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+        frame = sock.recv(9)
+        sock.close()
+
+    assert agreed == "h2"
+    assert frame[3] == 4  # SETTINGS (RFC 9113 6.5)
+
+
 @pytest.mark.skipif(PYTHON is None, reason="needs root, and a Python that nobody may run")
 @pytest.mark.lab
 @pytest.mark.parametrize("preload", [False, True], ids=["forked", "preloaded"])
