@@ -288,7 +288,7 @@ class Reactor:
             "wsgi.url_scheme": "http" if self.encryption is None else "https",
             "wsgi.errors": ErrorStream(),
             "wsgi.multithread": self.multithread,
-            "wsgi.multiprocess": config.workers > 1,
+            "wsgi.multiprocess": max(config.workers, config.workers_max or 0) > 1,
             "wsgi.run_once": False,
             "wsgi.file_wrapper": FileWrapper,
             "wsgi.input_terminated": True,

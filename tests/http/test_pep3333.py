@@ -88,6 +88,17 @@ def test_the_environ_is_what_the_validator_wants(kind: str) -> None:
     assert seen["wsgi.url_scheme"] == "http"
 
 
+def test_a_server_that_may_scale_up_is_multiprocess(kind: str) -> None:
+    def application(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        start_response("200 OK", [])
+        return [str(environ["wsgi.multiprocess"]).encode()]
+
+    with running(application, kind, workers_min=1, workers_max=2) as worker:
+        answer = worker.ask(LAST)
+
+    assert body_of(answer) == b"True"
+
+
 def test_a_generator_is_sent_in_chunks_as_it_comes(kind: str) -> None:
     let_go = threading.Event()
 
