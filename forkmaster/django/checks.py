@@ -64,6 +64,7 @@ def _redirect_for_ever(settings: Any, config: Config, kind: str) -> Iterator[Any
     believed = set(config.forwarded_allow_ips) - {"127.0.0.1", "::1"}
     if (
         settings.SECURE_SSL_REDIRECT
+        and not config.is_encrypted
         and not settings.SECURE_PROXY_SSL_HEADER
         and not believed
         and all(map(_is_open, config.bind))

@@ -54,10 +54,12 @@ def test_a_header_that_everybody_may_send() -> None:
 
 
 def test_a_redirect_for_ever() -> None:
+    encrypted = Config(bind=OPEN, certfile=Path("cert.pem"))
     believed = Config(bind=OPEN, forwarded_allow_ips=("127.0.0.1", "10.0.0.0/8"))
 
     assert ids(Config(bind=OPEN), SECURE_SSL_REDIRECT=True) == ["forkmaster.W002"]
     assert ids(believed, SECURE_SSL_REDIRECT=True) == []
+    assert ids(encrypted, SECURE_SSL_REDIRECT=True) == []
     assert ids(Config(), SECURE_SSL_REDIRECT=True) == []
 
 
