@@ -16,7 +16,15 @@ from websockets.sync.client import connect
 from tests.certificates import Certificates
 from tests.conftest import Serve
 from tests.process.everybody import PYTHON
-from tests.process.harness import Kind, Response, Server, ask, read_all, wait_for
+from tests.process.harness import (
+    Kind,
+    Response,
+    Server,
+    ask,
+    read_all,
+    request_bytes,
+    wait_for,
+)
 from tests.process.test_reload import reload
 
 
@@ -54,6 +62,25 @@ def test_everything_is_encrypted_but_the_word_that_it_is(
     assert [answer.status for answer in answers] == [200, 200, 200]
     assert plain.status == 400
     assert b"this port speaks TLS" in plain.body
+
+
+def test_the_proxy_header_comes_before_tls(
+    serve: Serve, kind: Kind, certificates: Certificates
+) -> None:
+    server = serve_encrypted(serve, certificates, "--proxy-protocol", *kind.arguments, kind.app)
+
+    raw = socket.create_connection(("localhost", server.port), 10)
+    raw.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.8 1234 443\r\n")
+    sock = certificates.client_context.wrap_socket(raw, server_hostname="localhost")
+    sock.sendall(request_bytes("/pid", "Connection: close"))
+    answer = read_all(sock)
+    sock.close()
+    with socket.create_connection(("localhost", server.port), 10) as other:
+        other.sendall(request_bytes("/pid"))
+        refused = read_all(other)
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert refused.startswith(b"HTTP/1.1 400 ")
 
 
 def test_a_certificate_that_cannot_be_used_stops_the_start(
