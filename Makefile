@@ -75,7 +75,7 @@ lab-containers: $(COMPOSE) ## the files of conf/docker and conf/kubernetes, with
 bench: $(INSTALLED) ## the table of docs/benchmarks.md
 	$(BIN)/python scripts/benchmark.py
 
-faults: $(INSTALLED) ## what faults cost, counted by clients that retry nothing; 10 minutes
+faults: $(INSTALLED) ## what faults cost, counted by clients that retry nothing; 20 minutes
 	$(BIN)/python -m pytest -n 2 tests/process/test_machine.py tests/process/test_faults.py
 	FORKMASTER_FLEETS=1000 $(BIN)/python -m pytest -n 2 --timeout 600 tests/unit/master/test_simulation.py
 	$(BIN)/python scripts/faults.py

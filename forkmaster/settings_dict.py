@@ -155,7 +155,7 @@ class SettingsDict(TypedDict, total=False):
 
     max_requests: int
     """Replace a worker after so many requests; 0 is never. The new one is ready before the old one
-    stops."""
+    stops, and no worker is replaced within its first 2 seconds."""
 
     max_requests_jitter: int
     """Up to so many requests more, at random for each worker."""

@@ -1,13 +1,14 @@
 """What a server loses when things go wrong, counted by clients that retry nothing.
 
-    python scripts/faults.py                    every fault, every kind of worker, about 10 minutes
+    python scripts/faults.py                    every fault, every kind of worker, about 15 minutes
     python scripts/faults.py hup kill9          only these; --list names them all
     python scripts/faults.py --kind asgi --preload on
+    python scripts/faults.py kill9 --write      put these rows into docs/faults.md, keep the others
 
 Two workers, and four clients that ask all the time: two on kept-alive connections, two with a new
 connection for each request.  Everything that is not a whole 200 is lost: a refused or reset
 connection, an end of file, another status.  Each fault has a bound; the exit code is 1 if one
-does not hold.  `--write` puts the table into docs/faults.md.
+does not hold.  Times mean something only while nothing else runs.
 
 The other faults of the machine (no process, no descriptor, no room, a wrong clock) are tests:
 tests/process/test_machine.py.
@@ -16,6 +17,7 @@ tests/process/test_machine.py.
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import http.client
 import os
@@ -82,18 +84,29 @@ async def application(scope, receive, send):
 class Clients:
     """Clients that ask all the time, retry nothing, and count.  Used as a context."""
 
-    def __init__(self, port: int, path: str = "/slow", each: int = 2) -> None:
-        self.port, self.path, self.count = port, path, 2 * each
+    def __init__(
+        self,
+        port: int,
+        path: str = "/slow",
+        *,
+        keeping: int = 2,
+        closing: int = 2,
+        pause: float = 0.0,
+    ) -> None:
+        """`keeping` clients keep their connection; `pause` seconds lie between two requests."""
+        self.port, self.path, self.count = port, path, keeping + closing
+        self.pause = pause
         self.answered = 0
         self.lost: list[str] = []
+        self.took: list[float] = []
+        """Seconds from each request to the end of its answer."""
         self.bodies: dict[str, float] = {}
         """When each body was seen for the first time, monotonic seconds."""
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(keeps,), daemon=True)
-            for keeps in (True, False)
-            for _ in range(each)
+            for keeps in [True] * keeping + [False] * closing
         ]
 
     def __enter__(self) -> Clients:
@@ -107,15 +120,20 @@ class Clients:
         for thread in self._threads:
             thread.join()
 
-    def wait_for(self, more: int) -> None:
+    def wait_for(self, more: int, timeout: float = 30.0) -> None:
         """Returns when so many more requests have been answered."""
         target = self.answered + more
-        wait_for(lambda: self.answered >= target, 30, f"{more} more answers")
+        wait_for(lambda: self.answered >= target, timeout, f"{more} more answers")
+
+    def quantile(self, share: float) -> float:
+        """The seconds within which that share of the requests was answered."""
+        return sorted(self.took)[int(share * (len(self.took) - 1))]
 
     def _run(self, keeps: bool) -> None:
         connection: http.client.HTTPConnection | None = None
         while not self._stopping.is_set():
             failure, closes, body = "", True, ""
+            asked = time.monotonic()
             try:
                 if connection is None:
                     connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
@@ -135,10 +153,14 @@ class Clients:
                     self.lost.append(failure)
                 else:
                     self.answered += 1
-                    self.bodies.setdefault(body, time.monotonic())
+                    now = time.monotonic()
+                    self.took.append(now - asked)
+                    self.bodies.setdefault(body, now)
             if closes and connection is not None:
                 connection.close()
                 connection = None
+            if self.pause:
+                time.sleep(self.pause)
         if connection is not None:
             connection.close()
 
@@ -242,6 +264,24 @@ def recycling(scene: Scene) -> Finding:
     with Clients(server.port, "/") as clients:
         server.wait_until_ready(12, timeout=60)
     return lost_none(clients, text=f"{len(server.lines('ready after')) - 2} replaced")
+
+
+def delay(scene: Scene) -> Finding:
+    """max_requests = 40, 30,000 requests kept alive"""
+    # 5 ms apart: clients that leave no processor time to boot with would measure that.
+    requests, load = 30_000, {"keeping": 4, "closing": 0, "pause": 0.005}
+    quantiles = []
+    for arguments in ((), ("--max-requests", "40")):
+        server = scene.serve(*arguments)
+        with Clients(server.port, "/", **load) as clients:
+            clients.wait_for(requests, timeout=240)
+        quantiles.append(clients.quantile(0.99) * 1000)
+        if not arguments:
+            server.stop(timeout=60)
+    without, with_it = quantiles
+    times = len(server.lines("ready after")) - 2
+    text = f"{times} replaced; p99 {with_it:.1f} ms, without {without:.1f}"
+    return lost_none(clients, also=with_it <= 2 * without, text=text)
 
 
 def upgrade(scene: Scene) -> Finding:
@@ -388,6 +428,7 @@ FAULTS = {
     "term": Fault(term_worker, "lost 0"),
     "storm": Fault(storm, "lost 0"),
     "recycling": Fault(recycling, "lost 0"),
+    "delay": Fault(delay, "lost 0, p99 at most twice", preload=(False,)),
     "usr2": Fault(upgrade, "lost 0"),
     "deploy": Fault(broken_deploy, "lost 0, mended"),
     "kill9": Fault(kill9, "in flight only; preloaded within 100 ms"),
@@ -441,42 +482,74 @@ def main() -> int:
         return 0
     if unknown := set(asked.faults) - set(FAULTS):
         parser.error(f"there is no fault {', '.join(sorted(unknown))}; see --list")
+    # As an installation has it: without, every worker would compile what it imports.
+    compileall.compile_dir(ROOT / "forkmaster", quiet=2)
     kinds = asked.kind or list(KINDS)
-    lines = [
-        f"| fault | bound | preload | {' | '.join(kinds)} |",
-        f"|---|---|---|{'---|' * len(kinds)}",
-    ]
-    print(*lines, sep="\n", flush=True)
+    print(*head_of(kinds), sep="\n", flush=True)
+    table: Table = {}
     failed = 0
     for name in asked.faults or FAULTS:
         fault = FAULTS[name]
         for preload in fault.preload:
             if asked.preload == ("off" if preload else "on"):
                 continue
-            cells: list[str] = []
+            row = table.setdefault((fault.title, preload), {})
             for kind in kinds:
-                if kind not in fault.kinds:
-                    cells.append("")
-                    continue
-                found = measure(name, kind, preload)
-                failed += not found.holds
-                cells.append(found.text if found.holds else f"**{found.text}**")
-            switch = "on" if preload else "off"
-            lines.append(f"| {fault.title} | {fault.bound} | {switch} | {' | '.join(cells)} |")
-            print(lines[-1], flush=True)
+                if kind in fault.kinds:
+                    found = measure(name, kind, preload)
+                    failed += not found.holds
+                    row[kind] = found.text if found.holds else f"**{found.text}**"
+            print(line_of(fault, preload, row, kinds), flush=True)
     if failed:
         print(f"\n{failed} of them do not hold (in bold)", file=sys.stderr)
     if asked.write:
-        write(lines)
+        write(table)
     return 1 if failed else 0
 
 
-def write(lines: Sequence[str]) -> None:
-    """Put the table into the page, between its marks."""
+Row = dict[str, str]
+"""By kind of worker."""
+Table = dict[tuple[str, bool], Row]
+"""By the title of the fault, and whether the application is preloaded."""
+
+
+def head_of(kinds: Sequence[str]) -> list[str]:
+    return [
+        f"| fault | bound | preload | {' | '.join(kinds)} |",
+        f"|---|---|---|{'---|' * len(kinds)}",
+    ]
+
+
+def line_of(fault: Fault, preload: bool, row: Row, kinds: Sequence[str]) -> str:
+    cells = " | ".join(row.get(kind, "") for kind in kinds)
+    return f"| {fault.title} | {fault.bound} | {'on' if preload else 'off'} | {cells} |"
+
+
+def write(measured: Table) -> None:
+    """Put what was measured into the page, between its marks; its other cells stay."""
     head, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, tail = rest.partition(END)
+    old, _, tail = rest.partition(END)
+    table = read_table(old)
+    for key, row in measured.items():
+        table[key] = table.get(key, {}) | row
+    lines = [
+        line_of(fault, preload, table[fault.title, preload], list(KINDS))
+        for fault in FAULTS.values()
+        for preload in fault.preload
+        if (fault.title, preload) in table
+    ]
     machine = f"Python {platform.python_version()}, {os.cpu_count()} processors."
-    PAGE.write_text("\n".join([head + BEGIN, "", machine, "", *lines, "", END + tail]))
+    page = [head + BEGIN, "", machine, "", *head_of(list(KINDS)), *lines, "", END + tail]
+    PAGE.write_text("\n".join(page))
+
+
+def read_table(text: str) -> Table:
+    """The table that `write` has written."""
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return {
+        (title, preload == "on"): dict(zip(KINDS, cells, strict=False))
+        for title, _, preload, *cells in rows[1:]
+    }
 
 
 if __name__ == "__main__":

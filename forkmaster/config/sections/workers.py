@@ -124,7 +124,7 @@ class Replacement:
         COUNT,
         "--max-requests",
         "Replace a worker after so many requests; 0 is never. The new one is ready before the "
-        "old one stops.",
+        "old one stops, and no worker is replaced within its first 2 seconds.",
         differs="the replacement is started first, and one worker at a time is replaced",
         everyday=True,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic_ns
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ from forkmaster.board import layout
 from forkmaster.board.reader import read_slot
 from forkmaster.board.slot import Slot
 from forkmaster.config.table import Config
-from forkmaster.worker.limits import WorkerLimits
+from forkmaster.worker.limits import YOUNG, WorkerLimits
 
 SECOND = 1_000_000_000
 
@@ -81,6 +82,19 @@ def test_the_last_request_of_max_requests_asks(worker: Worker) -> None:
     assert worker.asks == "max_requests"
     assert worker.announced() == b"!"
     assert not limits.counts
+
+
+def test_a_young_worker_serves_on_for_a_moment(worker: Worker) -> None:
+    limits = worker.limits(max_requests=1)
+    worker.slot.words[layout.READY] = ready = monotonic_ns()
+
+    limits.count()
+    before = worker.asks
+    limits.look(ready + YOUNG)
+
+    assert before is None
+    assert worker.asks == "max_requests"
+    assert worker.announced() == b"!"
 
 
 def test_the_jitter_spreads_the_last_request(worker: Worker) -> None:
