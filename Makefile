@@ -77,7 +77,7 @@ bench: $(INSTALLED) ## the table of docs/benchmarks.md
 
 faults: $(INSTALLED) ## what faults cost, counted by clients that retry nothing; 20 minutes
 	$(BIN)/python -m pytest -n 2 tests/process/test_machine.py tests/process/test_faults.py
-	FORKMASTER_FLEETS=1000 $(BIN)/python -m pytest -n 2 --timeout 600 tests/unit/master/test_simulation.py
+	FORKMASTER_FLEETS=3400 $(BIN)/python -m pytest -n 2 --timeout 600 tests/unit/master/test_simulation.py
 	$(BIN)/python scripts/faults.py
 
 docs: $(INSTALLED) ## regenerate the generated pages

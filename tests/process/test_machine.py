@@ -142,6 +142,36 @@ def test_a_worker_without_descriptors_takes_connections_when_it_has_some(
     assert answer.startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_a_machine_without_descriptors_is_waited_for(serve: Serve, kind: Kind) -> None:
+    server = serve(*kind.arguments, kind.app).wait_until_ready()
+    server.expect("cannot accept.*Too many open files in system")
+    (worker,) = server.workers()
+
+    tracing = subprocess.Popen(
+        [
+            *("strace", "-f", "-qq", "-o", "/dev/null", "-p", str(worker)),
+            *("-e", "trace=accept4", "-e", "inject=accept4:error=ENFILE"),
+        ]
+    )
+    try:
+        wait_for(lambda: is_traced(worker) or tracing.poll() is not None)
+        if tracing.poll() is not None:
+            pytest.skip("strace may not trace here")
+        waiting = server.send(request_bytes("/pid", "Connection: close"))
+        server.wait_for_line("cannot accept")
+    finally:
+        tracing.terminate()
+        tracing.wait()
+
+    assert read_all(waiting).startswith(b"HTTP/1.1 200")
+    assert len(server.lines("cannot accept")) < 20  # it does not spin
+
+
+def is_traced(pid: int) -> bool:
+    return "TracerPid:\t0" not in Path(f"/proc/{pid}/status").read_text()
+
+
 # --- No room ----------------------------------------------------------------------------------
 
 
