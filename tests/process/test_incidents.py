@@ -64,6 +64,41 @@ def test_a_hang_is_one_record_written_before_the_worker_is_ended(
     assert deaths(server) == {"timeout": 1}
 
 
+def test_c_code_that_holds_the_gil_is_named_too(serve: Serve, kind: Kind, tmp_path: Path) -> None:
+    app = tmp_path / "endless.py"
+    app.write_text(
+        """
+import itertools
+
+def endless():
+    sum(itertools.repeat(0))
+
+def wsgi(environ, start_response):
+    endless()
+
+async def asgi(scope, receive, send):
+    if scope["type"] != "http":
+        raise NotImplementedError
+    endless()
+"""
+    )
+    called = "endless:asgi" if kind.name == "asgi" else "endless:wsgi"
+    server = serve(*kind.arguments, "-t", "1", "--kill-timeout", "1", called, cwd=tmp_path)
+    server.wait_until_ready()
+    # No handler of Python's runs in it, so SIGABRT is not enough.
+    server.expect(
+        r"worker 1 \(pid \d+\) sent no heartbeat for .*, serving GET /gil",
+        "is still there .* sending SIGKILL",
+        "worker 1 .*was killed by SIGKILL",
+    )
+
+    server.send(request_bytes("/gil"))
+    server.wait_for_line("worker 1 .*was killed by SIGKILL", timeout=20)
+
+    server.wait_for_line(r"endless\.py.*line 5 in endless")
+    assert server.wait_until_ready(2)
+
+
 def test_a_worker_that_was_stopped_is_recorded_without_stacks(serve: Serve, tmp_path: Path) -> None:
     server = serve("-t", "1", "--kill-timeout", "1", "--incident-dir", str(tmp_path), "wsgi_echo")
     server.wait_until_ready()
