@@ -75,10 +75,13 @@ def let_go() -> None:
         ("redis", "ConnectionPool", "disconnect"),
         ("sqlalchemy.engine", "Engine", "dispose"),
     ):
-        if module in sys.modules:
-            cls = getattr(sys.modules[module], kind)
-            for each in [found for found in gc.get_objects() if isinstance(found, cls)]:
-                getattr(each, end)()
+        # A module of the project may have that name, and nothing else of the library.
+        cls = getattr(sys.modules.get(module), kind, None)
+        if cls is not None:
+            # Not isinstance, which asks an object for its class: a lazy one would be made by that.
+            pools = [found for found in gc.get_objects() if issubclass(type(found), cls)]
+            for pool in pools:
+                getattr(pool, end)()
 
 
 def _close_django() -> None:

@@ -176,6 +176,42 @@ def application(environ, start_response):
     assert server.get("/").body == b"served"
 
 
+def test_no_connection_of_django_crosses_the_fork(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "pooled").mkdir()
+    # As the backend of PostgreSQL with a pool of psycopg's, which close() leaves alone.
+    (tmp_path / "pooled" / "base.py").write_text(
+        """
+import os
+from django.db.backends.sqlite3 import base
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    pool_closed_in = None
+
+    def close_pool(self):
+        self.pool_closed_in = os.getpid()
+"""
+    )
+    (tmp_path / "site_app.py").write_text(
+        """
+import os
+from django.conf import settings
+settings.configure(DATABASES={"default": {"ENGINE": "pooled", "NAME": "db.sqlite3"}})
+from django.db import connection
+
+IMPORTED_BY = os.getpid()
+connection.ensure_connection()
+assert connection.connection is not None
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [repr((connection.connection, connection.pool_closed_in == IMPORTED_BY)).encode()]
+"""
+    )
+    server = serve("--preload", "site_app", cwd=tmp_path)
+
+    assert server.get("/").body == b"(None, True)"
+
+
 def test_a_stop_leaves_no_zygote(serve: Serve) -> None:
     server = serve("-w", "2", "--preload", "preloaded")
     server.wait_until_ready(2)
