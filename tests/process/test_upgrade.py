@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import signal
+import site
 import stat
 import sys
 import textwrap
+import venv
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Serve
-from tests.process.harness import Kind, Load, Server, wait_for
+from tests.process.harness import ROOT, Kind, Load, Server, wait_for
 
 
-def program(folder: Path, *, prelude: str = "") -> Path:
+def program(folder: Path, *, prelude: str = "", python: Path = Path(sys.executable)) -> Path:
     """A console script as pip writes it, which runs `prelude` first."""
     script = folder / "forkmaster"
     fresh = folder / "forkmaster.new"
     fresh.write_text(
-        f"#!{sys.executable}\n"
+        f"#!{python}\n"
         + textwrap.dedent(prelude)
         + "import sys\nfrom forkmaster.cli.entry import main\nsys.exit(main())\n"
     )
@@ -146,6 +150,48 @@ def application(environ, start_response):
     upgrade(server)
 
     assert server.get("/").body == b"two"
+
+
+def environment(folder: Path) -> None:
+    """A virtual environment, with the application and a console script, as a release has them."""
+    venv.create(folder, symlinks=True)
+    (site_packages,) = folder.glob("lib/python*/site-packages")
+    # What is installed, and this tree, which an editable installation names in a file there.
+    paths = [*site.getsitepackages(), str(ROOT)]
+    (site_packages / "others.pth").write_text("\n".join(paths))
+    program(folder / "bin", python=folder / "bin" / "python")
+    (folder / "site_app.py").write_text(
+        """
+import sys
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [sys.prefix.encode()]
+"""
+    )
+
+
+@pytest.mark.lab
+def test_an_upgrade_may_lead_into_another_virtual_environment(serve: Serve, tmp_path: Path) -> None:
+    for release in ("one", "two"):
+        environment(tmp_path / release)
+    current = tmp_path / "current"
+    current.symlink_to("one")
+    script = current / "bin" / "forkmaster"
+    server = serve("site_app", cwd=current, env={"PWD": str(current)}, program=script)
+    assert server.get("/").body == bytes(tmp_path / "one")
+    fresh = tmp_path / "fresh"
+    fresh.symlink_to("two")
+    fresh.rename(current)
+
+    with Load(server, "/", clients=2) as load:
+        load.wait_for_answers(20)
+        upgrade(server)
+        load.wait_for_answers(20)
+
+    assert load.lost == []
+    assert server.get("/").body == bytes(tmp_path / "two")
+    assert server.process.poll() is None
 
 
 def test_an_upgrade_during_a_reload_is_refused(serve: Serve, tmp_path: Path) -> None:
