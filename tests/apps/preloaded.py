@@ -14,5 +14,6 @@ def application(environ, start_response):
         {"imported_by": IMPORTED_BY, "pid": os.getpid(), "ppid": os.getppid(), "asked": asked}
     ).encode()
     status = environ["QUERY_STRING"] or "200 OK"
-    start_response(status.replace("+", " "), [("Content-Length", str(len(body)))])
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    start_response(status.replace("+", " "), headers)
     return [body]

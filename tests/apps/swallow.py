@@ -6,5 +6,6 @@ def application(environ, start_response):
     while part := environ["wsgi.input"].read(65536):
         size += len(part)
     body = str(size).encode()
-    start_response("200 OK", [("Content-Length", str(len(body)))])
+    headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
+    start_response("200 OK", headers)
     return [body]
