@@ -7,9 +7,19 @@ app = application = Flask(__name__)
 
 @app.get("/")
 def index():
-    return "hello from flask\n"
+    return f"hello {request.args['name']}\n"
 
 
-@app.post("/form")
-def form():
-    return {"name": request.form["name"], "size": len(request.files["file"].read())}
+@app.post("/upload")
+def upload():
+    return f"{request.form['name']} {len(request.files['file'].read())}\n"
+
+
+@app.get("/stream")
+def stream():
+    return (b"line %d\n" % number for number in range(3))
+
+
+@app.get("/broken")
+def broken():
+    raise ValueError("on purpose")

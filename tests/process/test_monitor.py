@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -107,14 +108,16 @@ def test_bad_clients_do_not_stall_it(monitored: Watch) -> None:
         raw.close()
 
 
-def test_a_server_that_starts_is_not_ready(monitored: Watch) -> None:
-    site = monitored("slow_boot:application")
+def test_a_server_that_starts_is_not_ready(monitored: Watch, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    site = monitored("slow_boot:application", env={"SLOW_BOOT_UNTIL": str(gate)})
 
     wait_for(lambda: site.get("/readyz")[0] == 503)
     code, reason = site.get("/startupz")
 
     assert (code, reason) == (503, "the server starts: 0 of 1 workers are ready\n")
     assert site.get("/livez")[0] == 200
+    gate.touch()
     wait_for(lambda: site.get("/readyz")[0] == 200)
 
 

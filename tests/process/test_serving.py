@@ -151,12 +151,6 @@ def test_a_sync_worker_imports_neither_asyncio_nor_uvicorn(serve: Serve) -> None
     assert not modules & {"asyncio", "uvicorn", "uvloop", "websockets"}
 
 
-def test_flask(serve: Serve) -> None:
-    server = serve("flask_app:app")
-
-    assert server.get("/").body == b"hello from flask\n"
-
-
 def test_fastapi(serve: Serve) -> None:
     server = serve("fastapi_app:app")
 
