@@ -10,8 +10,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHECKERS := $(VENV)/.checkers
 COMPOSE := $(VENV)/.compose
+SITE := $(VENV)/.site
 
-.PHONY: help install demo format check check-conf test lab fuzz lab-oldest lab-systemd lab-containers bench faults docs
+.PHONY: help install demo format check check-conf test lab fuzz lab-oldest lab-systemd lab-containers lab-django bench faults docs
 .DEFAULT_GOAL := help
 
 help:
@@ -27,7 +28,11 @@ $(CHECKERS): $(INSTALLED)
 	@touch $@
 
 $(COMPOSE): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check podman-compose
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[containers]'
+	@touch $@
+
+$(SITE): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
 install: $(INSTALLED) ## editable install with the dev dependencies, in .venv
@@ -72,6 +77,9 @@ lab-systemd: $(INSTALLED) ## the units of conf/systemd under a real systemd, in 
 lab-containers: $(COMPOSE) ## the files of conf/docker and conf/kubernetes, with podman
 	$(BIN)/python scripts/lab_containers.py
 
+lab-django: ## the demo project on Django 4.2, 5.2 and the newest that PYTHON takes
+	PYTHON=$(PYTHON) scripts/lab_django.sh
+
 bench: $(INSTALLED) ## the table of docs/benchmarks.md
 	$(BIN)/python scripts/benchmark.py
 
@@ -80,5 +88,6 @@ faults: $(INSTALLED) ## what faults cost, counted by clients that retry nothing;
 	FORKMASTER_FLEETS=3400 $(BIN)/python -m pytest -n 2 --timeout 600 tests/unit/master/test_simulation.py
 	$(BIN)/python scripts/faults.py
 
-docs: $(INSTALLED) ## regenerate the generated pages
+docs: $(SITE) ## regenerate the generated pages, and build the site of docs/ in site/
 	$(BIN)/python scripts/generate_docs.py
+	$(BIN)/zensical build --strict --clean

@@ -13,7 +13,7 @@ import pytest
 
 from tests.process.harness import OTHERS, ROOT
 
-BLOCK = re.compile(r"^```sh run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```sh \{ \.run \}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [
     path
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -23,6 +23,13 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_every_page_is_on_the_site() -> None:
+    site = (ROOT / "zensical.toml").read_text()
+    nav = re.findall(r'= "([^"]+\.md)"', site)
+
+    assert sorted(nav) == sorted(path.name for path in DOCS.glob("*.md"))
+
+
 def test_the_house_of_the_design_page_is_the_one_that_stands() -> None:
     house = (DOCS / "design.md").read_text()
     house = house[house.index("```\nforkmaster/") : house.index("Rules that keep it honest")]
