@@ -62,6 +62,11 @@ manifests() {
     done
 }
 
+# JSON is YAML, too.
+readable() {
+    python -c 'import sys, yaml; [yaml.safe_load(open(path)) for path in sys.argv[1:]]' "$@"
+}
+
 # The files that are rotated need not be there, nor the user.
 rotation() {
     sed -e "s#/var/log/forkmaster#$scratch#" -e "/^ *su /d" conf/logrotate >"$scratch/rotate"
@@ -83,9 +88,14 @@ if [ -d conf/kubernetes ]; then
     check kubectl "kustomization" kubectl kustomize conf/kubernetes
 fi
 if [ -d conf/prometheus ]; then
+    check promtool "prometheus.yml" promtool check config conf/prometheus/prometheus.yml
     check promtool "Prometheus rules" promtool check rules conf/prometheus/rules.yml
     check promtool "what the rules say" promtool test rules conf/prometheus/rules_test.yml
 fi
+check python "adapter.yml and the dashboard" readable conf/prometheus/adapter.yml \
+    conf/grafana/forkmaster.json
+check forkmaster "gunicorn.py" forkmaster config --config conf/gunicorn.py project.wsgi
+check forkmaster "forkmaster.toml" forkmaster config --config conf/forkmaster.toml project.wsgi
 check logrotate "logrotate" rotation
 check shellcheck "shell scripts" shellcheck scripts/*.sh conf/*.sh .ci/run
 exit $failed

@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.deploy.conftest import Deploy
+from tests.deploy.conftest import Deploy, Deployed
 from tests.process.harness import Load, all_gone, wait_for
 
 # Each kind of worker, and each way from nginx to it.
@@ -187,3 +187,40 @@ def test_a_reload_under_load_loses_nothing(deploy: Deploy, kind: str, transport:
 
     assert load.lost == []
     assert load.bodies == {b'{"notes": 3}'}
+
+
+@WAYS
+def test_wrk_sees_nothing_of_a_reload(deploy: Deploy, kind: str, transport: str) -> None:
+    if shutil.which("wrk") is None:
+        pytest.skip("wrk is not installed")
+    site = deploy(kind, transport=transport)
+    before = site.server.workers()
+    url = f"{site.nginx.url}/whoami"
+
+    # It would run for a minute, but prints its figures when it is interrupted.
+    wrk = subprocess.Popen(
+        ["wrk", "--threads=1", "--connections=8", "--duration=60s", "--timeout=60s", url],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_answers(site, 100)
+    site.server.send_signal(signal.SIGHUP)
+    site.server.wait_for_line("reload done: generation 1", timeout=30)
+    wait_for(lambda: all_gone(before), 15, "the old workers are gone")
+    wait_for_answers(site, 100)
+    wrk.send_signal(signal.SIGINT)
+    figures, _ = wrk.communicate(timeout=30)
+
+    assert "requests in" in figures
+    assert "Non-2xx" not in figures
+    assert "Socket errors" not in figures
+
+
+def wait_for_answers(site: Deployed, count: int) -> None:
+    """Returns when so many more requests have been answered well."""
+
+    def answered() -> int:
+        return site.server.board().totals.counters["status_2xx"]
+
+    target = answered() + count
+    wait_for(lambda: answered() >= target, what=f"{count} more answers")

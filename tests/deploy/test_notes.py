@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -83,6 +84,41 @@ def test_row_2_a_file_called_gunicorn_py_hides_nothing(serve: Serve, tmp_path: P
     server = serve("-c", "gunicorn.py", "app", cwd=tmp_path)
 
     assert server.get().body == b"Logger"
+
+
+def test_row_5_the_script_of_a_platform_that_sets_port(data: Path, tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "forkmaster"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m forkmaster "$@"\n')
+    program.chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    script = ROOT / "conf" / "web.sh"
+
+    server = subprocess.Popen(
+        ["sh", script],
+        cwd=PROJECT,
+        env=environment(
+            PATH=f"{program.parent}:{os.environ['PATH']}",
+            PORT=str(port),
+            WEB_CONCURRENCY="2",
+            PROJECT_DATA=str(data),
+        ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_for(lambda: answers(port), 30, "an answer")
+    finally:
+        server.terminate()
+        output, _ = server.communicate(timeout=30)
+
+    assert server.returncode == 0, output
+    assert f"listening on 0.0.0.0:{port}" in output
+    assert "ready in" in output
+    assert "2 workers" in output
+    assert '"GET / HTTP/1.1" 200' in output
 
 
 def test_row_7_four_workers_of_eight_threads_run_32_requests_at_once(serve: Serve) -> None:
@@ -227,6 +263,14 @@ def test_row_40_the_nginx_site_of_the_note(deploy: Deploy, data: Path, tmp_path:
     assert "the first note" in page.text
     assert "font:" in style.text
     assert page.headers["server"].startswith("nginx")
+
+
+def answers(port: int) -> bool:
+    """Whether a page of the demo project is served there."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/", timeout=20).status_code == 200
+    except httpx.ConnectError:
+        return False
 
 
 def queued(server: Server) -> int:
