@@ -82,6 +82,11 @@ def test_a_full_accept_queue_is_said_once(serve: Serve, family: str, tmp_path: P
         if number < 2:
             wait_for(lambda taken=number: in_flight(server) > taken)
     server.wait_for_line("is full", timeout=20)
+    # docs/tuning.md: over TCP nobody answers, and a unix socket says so at once.
+    with socket.socket(listener.family) as late:
+        late.settimeout(0.5)
+        with pytest.raises(TimeoutError if family == "tcp" else BlockingIOError):
+            late.connect(listener.getsockname())
 
     server.stop(signal.SIGQUIT)
     assert len(server.lines("is full")) == 1
