@@ -102,6 +102,13 @@ class _Listener:
         self.other = other
         self.is_unix = sock.family == socket.AF_UNIX
 
+    def has_taken(self, sock: socket.socket) -> bool:
+        """Whether the connection came through this listener, as far as its own address tells."""
+        if sock.family != self.sock.family:
+            return False
+        ours, its = self.sock.getsockname(), sock.getsockname()
+        return bool(ours == its if self.is_unix else ours[1] == its[1])
+
 
 class Reactor:
     """See the module.  `_dispatch`, `_resume` and the life of a context belong to the kinds."""
@@ -418,11 +425,17 @@ class Reactor:
             return False
         sock = socket.socket(fileno=passed.fd)
         sock.setblocking(False)  # it is: but Python's object must know
-        listener = self._listeners[passed.where]
-        # By the address of the peer, which a PROXY header does not change.
-        peer = passed.host if passed.proxied is None else sock.getpeername()[0]
+        try:
+            listener = self._listener_of(sock, passed.where)
+            # By the address of the peer, which a PROXY header does not change.
+            peer = passed.host if passed.proxied is None else sock.getpeername()[0]
+        except OSError:
+            sock.close()  # the client is gone, and the kernel knows no more who it was
+            return True
         trusted = listener.is_unix or peer in self._forwarders
-        connection = Connection(sock, passed.where, listener.trusted if trusted else listener.other)
+        connection = Connection(
+            sock, listener.where, listener.trusted if trusted else listener.other
+        )
         connection.host, connection.port = passed.host, passed.port
         connection.proxied = passed.proxied
         if passed.port:
@@ -436,6 +449,16 @@ class Reactor:
         if not self._may_accept():
             self._leave_listeners()
         return True
+
+    def _listener_of(self, sock: socket.socket, where: int) -> _Listener:
+        """The listener through which a sibling took a connection; it had the index `where` there.
+
+        During a reload a sibling may have others than we have, in another order.
+        """
+        for listener in (*self._listeners[where : where + 1], *self._listeners):
+            if listener.has_taken(sock):
+                return listener
+        return self._listener(sock, where)
 
     def _pass_on(self, connection: Connection) -> bool:
         """Give a connection, popped from `_idle`, to a sibling; False if none can take it.
