@@ -47,9 +47,11 @@ SEEDS = [
 PROXY_SEEDS = [
     b"PROXY TCP4 1.2.3.4 5.6.7.8 1000 80\r\n",
     b"PROXY TCP6 ::1 ::2 1000 80\r\n",
+    b"PROXY TCP6 fe80::1 fe80::2 1000 80\r\n",
     b"PROXY UNKNOWN\r\n",
     b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x01\x02\x03\x04\x05\x06\x07\x08\x03\xe8\x00\x50",
 ]
+ADDRESS = set("0123456789abcdef.:")
 SPICES = [
     *(bytes([byte]) for byte in b'\r\n\0\t :;,="%_+-0x\x0b\x0c\x1c\x7f\x80\xa0\xff'),
     b"\r\n",
@@ -189,6 +191,8 @@ def try_proxy(data: bytes) -> None:
             continue
         if parsed is None and len(data) > 5000:
             raise Failure("a PROXY header is waited for without bound")
+        if parsed is not None and not set(parsed[0].client + parsed[0].server) <= ADDRESS:
+            raise Failure(f"no addresses: {parsed[0]}")
 
 
 def main() -> int:

@@ -64,6 +64,9 @@ def _parse_v1(data: bytes) -> tuple[Proxied, bytes] | None:
         raise Refused(400, "malformed PROXY line")
     _, protocol, client, server, client_port, server_port = fields
     kind = IPv4Address if protocol == "TCP4" else IPv6Address
+    # Python takes any text behind % as the zone of an IPv6 address; the protocol has none.
+    if "%" in client or "%" in server:
+        raise Refused(400, "malformed address in the PROXY line")
     try:
         client, server = str(kind(client)), str(kind(server))
     except AddressValueError:

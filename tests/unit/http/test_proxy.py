@@ -58,6 +58,8 @@ REFUSED: dict[str, bytes] = {
     "two spaces": b"PROXY  TCP4 1.2.3.4 5.6.7.8 1 2\r\n",
     "the other family": b"PROXY TCP4 ::1 ::2 1 2\r\n",
     "no address": b"PROXY TCP4 a b 1 2\r\n",
+    "a zone": b"PROXY TCP6 fe80::1%eth0 ::2 1 2\r\n",
+    "anything as a zone": b"PROXY TCP6 fe80::1%\xe9\0 ::2 1 2\r\n",
     "a leading zero": b"PROXY TCP4 1.2.3.4 5.6.7.8 01 2\r\n",
     "an empty port": b"PROXY TCP4 1.2.3.4 5.6.7.8  2\r\n",
     "a sign": b"PROXY TCP4 1.2.3.4 5.6.7.8 +1 2\r\n",
