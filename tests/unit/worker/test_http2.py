@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
+import random
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
 from forkmaster.board import layout
 from forkmaster.board.counters import read_counters, starts_in_flight
 from forkmaster.board.slot import Slot
 from forkmaster.errors import BootError
-from forkmaster.worker.http2 import EVERY_STREAM
+from forkmaster.worker.http2 import EVERY_STREAM, PREFACE
 from forkmaster.worker.http2_exchange import with_one_cookie
-from tests.unit.worker.asgi_talk import Application
+from tests.unit.worker.asgi_talk import Application, settle
 from tests.unit.worker.http2_talk import Headers, HTTP2Talk
 from tests.unit.worker.test_asgi_http import Recorder, read, slot  # noqa: F401 - a fixture
 
@@ -788,3 +791,75 @@ def test_a_websocket_whose_client_is_gone(slot: Slot) -> None:  # noqa: F811
     talk(application, slot, story)
     assert ends == [1006]
     assert slot.words[layout.ERRORS] == 0
+
+
+# --- Damage -------------------------------------------------------------------------------------
+
+
+def some_frames(talk: HTTP2Talk, rng: random.Random) -> bytearray:
+    """What a client may send."""
+    client = talk.h2
+    streams = [talk.begin("/", "POST", ends=False)]
+    for _ in range(rng.randrange(8)):
+        stream = rng.choice(streams)
+        try:
+            match rng.randrange(6):
+                case 0:
+                    streams.append(talk.begin("/", "POST", ends=False))
+                case 1:
+                    talk.begin("/")
+                case 2:
+                    client.send_data(
+                        stream, rng.randrange(200) * b"x", end_stream=rng.random() < 0.5
+                    )
+                case 3:
+                    client.reset_stream(stream)
+                case 4:
+                    client.prioritize(stream, weight=5)
+                case 5:
+                    client.increment_flow_control_window(100, stream)
+        except (ProtocolError, KeyError):
+            pass  # this stream has ended
+    return bytearray(client.data_to_send())
+
+
+def damage(data: bytearray, rng: random.Random) -> None:
+    """Change, remove or insert something, but in the preface."""
+    at = rng.randrange(len(PREFACE), len(data))
+    match rng.randrange(3):
+        case 0:
+            data[at] = rng.randrange(256)
+        case 1:
+            del data[at : at + rng.randrange(20)]
+        case 2:
+            data[at:at] = rng.randbytes(rng.randrange(20))
+
+
+@pytest.mark.parametrize("seed", range(0, 200, 20))
+def test_damaged_frames_harm_no_more_than_their_connection(
+    slot: Slot,  # noqa: F811
+    seed: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def tell() -> None:
+        for number in range(seed, seed + 20):
+            rng = random.Random(number)
+            talk = HTTP2Talk(Recorder(), slot)
+            data = some_frames(talk, rng)
+            for _ in range(rng.randrange(4)):
+                damage(data, rng)
+            while data and not talk.transport.closed:
+                size = rng.randrange(len(data)) + 1
+                talk.transport.protocol.data_received(bytes(data[:size]))
+                del data[:size]
+                await settle()
+            talk.transport.close()
+            talk.transport.protocol.connection_lost(None)
+            await settle()
+            assert talk.owner.connections == set(), number
+            assert asyncio.all_tasks() == {asyncio.current_task()}, number
+
+    asyncio.run(tell())
+
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING] == []
+    assert starts_in_flight(slot.words) == []
