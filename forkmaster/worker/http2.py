@@ -361,7 +361,9 @@ class HTTP2Connection(asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        return not self.streams and not self._received and not self._finishing
+        # What is in a buffer has its end still to be sent.
+        waits = self.streams or self.protocol.stream_buffers or self._received
+        return not waits and not self._finishing
 
     def check_patience(self, now: float) -> None:
         config = self.owner.config
@@ -376,6 +378,8 @@ class HTTP2Connection(asyncio.Protocol):
             return
         elif not self.streams:
             patience = config.keepalive if self._was_used else config.header_timeout
+            if self._was_used and self.owner.closes:
+                patience = LAST_WORDS
             if 0 < patience < now - self._idle_since:
                 self.finish()
         else:

@@ -535,6 +535,35 @@ def test_an_idle_connection_is_closed(slot: Slot) -> None:  # noqa: F811
     talk(Recorder(), slot, story, keepalive=5.0)
 
 
+def test_without_keepalive_it_is_closed_after_the_end_of_the_answer(slot: Slot) -> None:  # noqa: F811
+    goes_on = asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        await goes_on.wait()
+        await send({"type": "http.response.body", "body": b"last"})
+
+    async def story(talk: HTTP2Talk) -> None:
+        stream = talk.begin()
+        await talk.exchange()
+        talk.connection.pause_writing()
+        goes_on.set()
+        await talk.exchange()
+        # The body is written, its end waits for the transport.
+        assert talk.connection.streams == {}
+        assert not talk.transport.ended
+        talk.connection.resume_writing()
+        await talk.exchange()
+        assert talk.answer(stream).is_whole
+        talk.connection.check_patience(talk.connection._idle_since + 1.1)
+        await talk.exchange()
+        assert talk.transport.ended
+        assert talk.terminations() == [(0, 1)]
+
+    talk(application, slot, story, keepalive=0.0)
+
+
 def test_a_client_that_takes_nothing_is_given_up(slot: Slot) -> None:  # noqa: F811
     async def story(talk: HTTP2Talk) -> None:
         stream = talk.begin()
