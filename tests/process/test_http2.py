@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import Certificates
 from tests.conftest import Serve
 from tests.process.harness import Server, ask, is_gone, wait_for
 from tests.process.http2_client import HTTP2Client
@@ -56,6 +57,30 @@ def test_curl_speaks_either_version(serve: Serve, tmp_path: Path) -> None:
     assert sent == 300_000 * "x"
     server.wait_for_line(r'127\.0\.0\.1 - - .*"GET /scope\?a HTTP/2\.0" 200 \d+ "-" "curl/')
     server.wait_for_line(r'"POST / HTTP/2\.0" 200 300000 ')
+
+
+def test_the_version_is_agreed_on_by_alpn(
+    serve: Serve, certificates: Certificates, h2load: str
+) -> None:
+    encrypted = ("--certfile", certificates.cert, "--keyfile", certificates.key)
+    server = serve("-k", "hypercorn", *encrypted, "asgi_echo").wait_until_ready()
+    url = f"https://127.0.0.1:{server.port}"
+
+    scopes = [
+        json.loads(curl("--insecure", flag, f"{url}/scope").stdout)
+        for flag in ("--http2", "--http1.1")
+    ]
+    command = [h2load, "--requests=300", "--clients=3", "--max-concurrent-streams=10"]
+    ran = subprocess.run(
+        [*command, f"{url}/pid"], check=True, capture_output=True, text=True, timeout=50
+    )
+
+    assert [(scope["http_version"], scope["scheme"]) for scope in scopes] == [
+        ("2", "https"),
+        ("1.1", "https"),
+    ]
+    assert "Application protocol: h2\n" in ran.stdout
+    assert "300 done, 300 succeeded, 0 failed, 0 errored, 0 timeout" in ran.stdout
 
 
 def test_h2load_loses_nothing(serve: Serve, h2load: str) -> None:
