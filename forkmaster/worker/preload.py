@@ -85,6 +85,10 @@ def let_go() -> None:
 
 
 def _close_django() -> None:
+    from django.conf import settings
+
+    if not settings.configured:
+        return  # some library has imported it, and it has nothing
     from django.core.cache import caches
     from django.db import connections
 

@@ -45,3 +45,9 @@ def test_a_module_that_only_has_the_name_of_a_library_is_none(
     monkeypatch.setitem(sys.modules, "redis", ModuleType("redis"))
 
     let_go()
+
+
+def test_django_that_nobody_has_configured_holds_nothing() -> None:
+    import django.db  # noqa: F401 - as a library may
+
+    let_go()
