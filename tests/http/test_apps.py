@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 from wsgiref.validate import validator
 
@@ -32,6 +33,8 @@ ASKED = {
 @pytest.mark.parametrize("name", ASKED)
 def test_the_validator_finds_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(APPS))
+    # Undone, so that it is not there for other tests, which have modules of these names, too.
+    monkeypatch.delitem(sys.modules, name, raising=False)
     module = importlib.import_module(name)
     application: Any = getattr(module, "application", None) or module.simple_app
     request = b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
