@@ -33,13 +33,14 @@ ASKED = {
 @pytest.mark.parametrize("name", ASKED)
 def test_the_validator_finds_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(APPS))
-    # Undone, so that it is not there for other tests, which have modules of these names, too.
-    monkeypatch.delitem(sys.modules, name, raising=False)
     module = importlib.import_module(name)
     application: Any = getattr(module, "application", None) or module.simple_app
     request = b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
-    with running(validator(application), "sync") as worker:
-        answer = worker.ask(request % ASKED[name].encode())
+    try:
+        with running(validator(application), "sync") as worker:
+            answer = worker.ask(request % ASKED[name].encode())
+    finally:
+        del sys.modules[name]  # other tests have modules of these names, too
 
     assert answer.startswith(b"HTTP/1.1 200 ")
