@@ -18,7 +18,7 @@ ASKED = {
     "block": "/",
     "echo": "/environ",
     "exits": "/",
-    "flask_app": "/",
+    "flask_app": "/?name=x",
     "hello": "/",
     "preloaded": "/",
     "raises": "/whole",
