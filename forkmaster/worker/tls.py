@@ -75,19 +75,13 @@ class TLSSocket:
         Raises BlockingIOError if nothing has come, NotTLSError, and OSError (of which
         ssl.SSLError is one) if there will be no connection.
         """
-        if not self._bytes_in.pending:
-            data = self.bare.recv(_RECEIVE)
-            if not data:
-                raise ConnectionResetError(errno.ECONNRESET, "the client left in the handshake")
-            if self._is_fresh and data[0] != HANDSHAKE_RECORD:
-                raise NotTLSError(data)
-            self._bytes_in.write(data)
-        elif self._is_fresh:
-            data = self._bytes_in.read()
-            if data[0] != HANDSHAKE_RECORD:
-                raise NotTLSError(data)
-            self._bytes_in.write(data)
+        data = self._bytes_in.read() or self.bare.recv(_RECEIVE)
+        if not data:
+            raise ConnectionResetError(errno.ECONNRESET, "the client left in the handshake")
+        if self._is_fresh and data[0] != HANDSHAKE_RECORD:
+            raise NotTLSError(data)
         self._is_fresh = False
+        self._bytes_in.write(data)
         try:
             self._object.do_handshake()
         except ssl.SSLWantReadError:
@@ -98,10 +92,10 @@ class TLSSocket:
 
     def recv(self, size: int) -> bytes:
         """What the client has sent, `size` bytes or a record more; empty at its end."""
-        if self._has_ended:
-            return b""
         if self._said_farewell:
             return self.bare.recv(size)  # to throw it away
+        if self._has_ended:
+            return b""
         if not self._bytes_in.pending:  # it has, right after the handshake
             data = self.bare.recv(size)
             if not data:
