@@ -8,13 +8,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPSConnection
 
 import pytest
 
 from tests.certificates import Certificates
 from tests.conftest import Serve
 from tests.process.harness import Kind, Server, ask
+from tests.process.test_tls import open_encrypted, serve_encrypted
 
 pytestmark = [
     pytest.mark.lab,
@@ -80,13 +80,8 @@ def test_an_honest_client_does_not_notice(serve: Serve, kind: Kind, attack: str)
 def test_nobody_who_shakes_hands_slowly_is_noticed(
     serve: Serve, kind: Kind, certificates: Certificates
 ) -> None:
-    server = serve(
-        "--certfile", certificates.cert, "--keyfile", certificates.key, *kind.arguments, kind.app
-    ).wait_until_ready()
-    honest = HTTPSConnection(
-        "localhost", server.port, timeout=10, context=certificates.client_context
-    )
-    ask(honest, "GET", "/pid")
+    server = serve_encrypted(serve, certificates, *kind.arguments, kind.app).wait_until_ready()
+    honest = open_encrypted(server, certificates.client_context)
     durations = []
     hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
     for number in range(CLIENTS):
