@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import Serve
 from tests.deploy.nginx import PROGRAM, Nginx
 from tests.e2e.conftest import KINDS, PROJECT, data, prepared
-from tests.process.harness import Server
+from tests.process.harness import PATIENCE, Server
 
 __all__ = ["data", "prepared"]  # fixtures of the end-to-end tests
 
@@ -32,7 +32,7 @@ class Deployed:
 
     def connect(self) -> http.client.HTTPConnection:
         """A connection to nginx, as `Load` wants it."""
-        connection = http.client.HTTPConnection("localhost", self.nginx.port, timeout=20)
+        connection = http.client.HTTPConnection("localhost", self.nginx.port, timeout=PATIENCE)
         connection.connect()
         self._clients.append(connection)
         return connection
@@ -88,7 +88,7 @@ def deploy(serve: Serve, data: Path, tmp_path: Path) -> Iterator[Deploy]:
         server.tolerate("Not Found", "Bad Request", "Warning: ")
         upstream = f"unix:{unix}" if transport == "unix" else f"127.0.0.1:{server.port}"
         nginx = Nginx(tmp_path / "nginx", site, data, upstream, text)
-        deployed = Deployed(server, nginx, httpx.Client(base_url=nginx.url, timeout=20))
+        deployed = Deployed(server, nginx, httpx.Client(base_url=nginx.url, timeout=PATIENCE))
         started.append(deployed)
         allowed.append(tolerate)
         return deployed

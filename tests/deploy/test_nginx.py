@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.deploy.conftest import Deploy, Deployed
-from tests.process.harness import Load, all_gone, wait_for
+from tests.process.harness import PATIENCE, Load, all_gone, wait_for
 
 # Each kind of worker, and each way from nginx to it.
 WAYS = pytest.mark.parametrize(
@@ -151,10 +151,10 @@ def test_a_websocket(deploy: Deploy) -> None:
     with connect(url, origin=site.nginx.url) as ws:  # type: ignore[arg-type]
         ws.send("héllo")
         ws.send(b"\x00\xff")
-        received = [ws.recv(10), ws.recv(10)]
+        received = [ws.recv(PATIENCE), ws.recv(PATIENCE)]
         site.server.send_signal(signal.SIGTERM)
         with pytest.raises(ConnectionClosed) as caught:
-            ws.recv(10)
+            ws.recv(PATIENCE)
 
     assert received == ["héllo", b"\x00\xff"]
     assert caught.value.rcvd is not None
@@ -181,8 +181,8 @@ def test_a_reload_under_load_loses_nothing(deploy: Deploy, kind: str, transport:
     with Load(site, "/async", clients=4) as load:  # type: ignore[arg-type]
         load.wait_for_answers(20)
         site.server.send_signal(signal.SIGHUP)
-        site.server.wait_for_line("reload done: generation 1", timeout=30)
-        wait_for(lambda: all_gone(before), 15, "the old workers are gone")
+        site.server.wait_for_line("reload done: generation 1")
+        wait_for(lambda: all_gone(before), what="the old workers are gone")
         load.wait_for_answers(20)
 
     assert load.lost == []

@@ -68,7 +68,7 @@ def test_row_1_the_command_of_the_note(
 
     server = serve(flag, spelt, app, cwd=folder, env={"PROJECT_DATA": str(data)})
 
-    server.wait_until_ready(3, timeout=60)
+    server.wait_until_ready(3)
     assert b"the first note" in server.get("/").body
 
 

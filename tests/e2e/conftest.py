@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.conftest import Serve, Servers
-from tests.process.harness import ROOT, Server
+from tests.process.harness import PATIENCE, ROOT, Server
 
 PROJECT = ROOT / "tests" / "django_project"
 
@@ -93,5 +93,5 @@ def shared_site(
 def _visited(server: Server) -> Iterator[Site]:
     # Django says so when an async server streams a file; it is right, and works.
     server.tolerate("StreamingHttpResponse must consume", "Not Found", "Warning: ")
-    with httpx.Client(base_url=server.url, timeout=20) as browser:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE) as browser:
         yield Site(server, browser)

@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 
 from tests.conftest import Serve
 from tests.e2e.conftest import PROJECT, Site
-from tests.process.harness import Load, Server, read_all, request_bytes, wait_for
+from tests.process.harness import PATIENCE, Load, Server, read_all, request_bytes, wait_for
 
 
 def reload(server: Server) -> None:
@@ -53,7 +53,7 @@ class Chat:
     def wait_for_echoes(self, count: int) -> None:
         """Returns when so many more messages have come back."""
         target = self.echoed + count
-        wait_for(lambda: self.echoed >= target or self.lost, 20, f"{count} more echoes")
+        wait_for(lambda: self.echoed >= target or self.lost, what=f"{count} more echoes")
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -61,7 +61,7 @@ class Chat:
                 with connect(self._url, origin=self._origin) as ws:  # type: ignore[arg-type]
                     while not self._stopping.is_set():
                         ws.send("hello")
-                        assert ws.recv(10) == "hello"
+                        assert ws.recv(PATIENCE) == "hello"
                         self.echoed += 1
                         time.sleep(0.005)
             except ConnectionClosed as exc:
@@ -187,8 +187,8 @@ def test_streams_of_events_go_on_through_a_reload_under_load(serve: Serve) -> No
         load.wait_for_answers(50)
         reload(server)
         load.wait_for_answers(50)
-        wait_for(lambda: streams.whole >= 20 or streams.lost, 20, "the end of all streams")
-    wait_for(lambda: in_flight(server) == 20, 20, "all streams again")
+        wait_for(lambda: streams.whole >= 20 or streams.lost, what="the end of all streams")
+    wait_for(lambda: in_flight(server) == 20, what="all streams again")
     streams.stop_after_this_stream()
     assert server.stop() == 0
     streams.join()
@@ -205,7 +205,7 @@ class Files:
     def __init__(self, server: Server) -> None:
         self.answered = 0
         self.lost: list[str] = []
-        self._browser = httpx.Client(base_url=server.url, timeout=20)
+        self._browser = httpx.Client(base_url=server.url, timeout=PATIENCE)
         self._site = Site(server, self._browser)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)

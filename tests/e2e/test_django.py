@@ -13,7 +13,7 @@ from websockets.sync.client import connect
 
 from tests.conftest import Serve
 from tests.e2e.conftest import PROJECT, Site
-from tests.process.harness import ROOT, Load, all_gone, wait_for
+from tests.process.harness import PATIENCE, ROOT, Load, all_gone, wait_for
 
 
 def test_a_page_from_the_database(shared_site: Site) -> None:
@@ -141,8 +141,8 @@ def test_a_reload_under_load_loses_nothing(site: Site) -> None:
     with Load(server, "/async", clients=2) as load:
         load.wait_for_answers(5)
         server.send_signal(signal.SIGHUP)
-        server.wait_for_line("reload done: generation 1", timeout=30)
-        wait_for(lambda: all_gone(before), 15, "the old workers are gone")
+        server.wait_for_line("reload done: generation 1")
+        wait_for(lambda: all_gone(before), what="the old workers are gone")
         load.wait_for_answers(5)
 
     assert load.lost == []
@@ -157,10 +157,10 @@ def test_a_websocket_through_channels(serve: Serve, data: Path) -> None:
     with connect(url, origin=server.url) as ws:  # type: ignore[arg-type]
         ws.send("héllo")
         ws.send(b"\x00\xff")
-        received = [ws.recv(10), ws.recv(10)]
+        received = [ws.recv(PATIENCE), ws.recv(PATIENCE)]
         server.send_signal(signal.SIGTERM)
         with pytest.raises(ConnectionClosed) as caught:
-            ws.recv(10)
+            ws.recv(PATIENCE)
 
     assert received == ["héllo", b"\x00\xff"]
     assert caught.value.rcvd is not None
@@ -190,7 +190,7 @@ def test_the_configuration_of_the_demo(serve: Serve, data: Path, tmp_path: Path)
     )
 
     server.wait_until_ready(3)
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     connection.request("GET", "/", headers={"Host": "localhost"})
     answer = connection.getresponse()
     page = answer.read()

@@ -27,7 +27,7 @@ trap 'jobs -p | xargs -r kill || :; wait || :' EXIT
 """
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_the_commands_of_a_page(page: Path, tmp_path: Path) -> None:
     programs, folder, boards = tmp_path / "bin", tmp_path / "folder", tmp_path / "boards"
@@ -61,7 +61,7 @@ def test_the_commands_of_a_page(page: Path, tmp_path: Path) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=120,
+        timeout=280,
     )
     listener.close()
 

@@ -44,7 +44,7 @@ class Terminal:
         return text in self.tmux("capture-pane", "-p")
 
     def wait(self, text: str) -> None:
-        wait_for(lambda: self.shows(text), 20, f"{text!r} on\n{self.tmux('capture-pane', '-p')}")
+        wait_for(lambda: self.shows(text), what=f"{text!r} on\n{self.tmux('capture-pane', '-p')}")
 
     def close(self) -> None:
         self.tmux("kill-server")

@@ -62,7 +62,11 @@ KINDS = (
 )
 
 
-def wait_for(predicate: Callable[[], T], timeout: float = 10.0, what: str = "") -> T:
+# Seconds that anything may take on a busy machine.  Nothing takes that long unless it fails.
+PATIENCE = 60.0
+
+
+def wait_for(predicate: Callable[[], T], timeout: float = PATIENCE, what: str = "") -> T:
     """What `predicate` returns as soon as it is true; AssertionError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (result := predicate()):
@@ -135,7 +139,9 @@ class Server:
         """The places of the log that match, in order."""
         return list(re.finditer(pattern, self.log, re.MULTILINE))
 
-    def wait_for_line(self, pattern: str, count: int = 1, timeout: float = 10.0) -> re.Match[str]:
+    def wait_for_line(
+        self, pattern: str, count: int = 1, timeout: float = PATIENCE
+    ) -> re.Match[str]:
         """The `count`th place of the log that matches, as soon as it is there."""
 
         def found() -> list[re.Match[str]]:
@@ -169,7 +175,7 @@ class Server:
 
     # --- Its processes ------------------------------------------------------------------------
 
-    def wait_until_ready(self, count: int = 1, timeout: float = 15.0) -> Server:
+    def wait_until_ready(self, count: int = 1, timeout: float = PATIENCE) -> Server:
         """Returns when `count` workers have become ready since the start."""
         wait_for(
             lambda: (
@@ -191,7 +197,7 @@ class Server:
             self._seen.setdefault(child.pid, child)
         return [child.pid for child in children if self._is_worker(child)]
 
-    def wait_for_workers(self, count: int, timeout: float = 10.0) -> list[int]:
+    def wait_for_workers(self, count: int, timeout: float = PATIENCE) -> list[int]:
         """The pids of the workers, as soon as there are exactly `count`."""
         wait_for(lambda: len(self.workers()) == count, timeout, f"exactly {count} workers")
         return self.workers()
@@ -227,12 +233,12 @@ class Server:
         """Send the master a signal."""
         os.kill(self.pid, number)
 
-    def wait(self, timeout: float = 15.0) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """The exit code of the master, as soon as it has one."""
         self.workers()
         return self.process.wait(timeout)
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 15.0) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = PATIENCE) -> int:
         """Stop it by a signal, and return its exit code."""
         self.workers()
         if self.process.poll() is None:
@@ -278,14 +284,14 @@ class Server:
         """Where it serves, without a slash at the end."""
         return f"http://127.0.0.1:{self.port}"
 
-    def connect(self, timeout: float = 10.0) -> http.client.HTTPConnection:
+    def connect(self, timeout: float = PATIENCE) -> http.client.HTTPConnection:
         """A keep-alive connection, already open."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         connection.connect()
         self._clients.append(connection)
         return connection
 
-    def get(self, path: str = "/", timeout: float = 10.0, **headers: str) -> Response:
+    def get(self, path: str = "/", timeout: float = PATIENCE, **headers: str) -> Response:
         """The answer to one GET on a connection of its own."""
         connection = self.connect(timeout)
         try:
@@ -297,7 +303,7 @@ class Server:
         """The pid of the worker that answered."""
         return int(self.get("/pid").body)
 
-    def send(self, data: bytes, timeout: float = 10.0) -> socket.socket:
+    def send(self, data: bytes, timeout: float = PATIENCE) -> socket.socket:
         """A connection on which these bytes were sent."""
         raw = socket.create_connection(("127.0.0.1", self.port), timeout)
         self._clients.append(raw)

@@ -191,9 +191,9 @@ def test_an_idle_worker_costs_next_to_nothing(serve: Serve) -> None:
         return server.board().children[0].counters["cpu_nanoseconds"]
 
     beat = server.board().children[0].beat
-    wait_for(lambda: server.board().children[0].beat > beat, 5, "a beat")
+    wait_for(lambda: server.board().children[0].beat > beat, what="a beat")
     before, began = used(), time.monotonic()
-    wait_for(lambda: server.board().children[0].beat > beat + 3, 10, "three more beats")
+    wait_for(lambda: server.board().children[0].beat > beat + 3, what="three more beats")
     cost = (used() - before) / (time.monotonic() - began)
 
     # The goal is 1 ms of processor a second; the rest is the noise of a busy machine.
@@ -206,7 +206,7 @@ def test_max_requests_replaces_the_worker_and_loses_nothing(serve: Serve) -> Non
 
     pids = {server.pid_of_worker() for _ in range(25)}
     server.wait_until_ready(2)
-    wait_for(lambda: server.workers() not in ([], [before]), 10, "a new worker")
+    wait_for(lambda: server.workers() not in ([], [before]), what="a new worker")
 
     assert before in pids
     server.wait_for_line("max_requests")
@@ -504,7 +504,7 @@ def test_websockets_count_as_requests(serve: Serve) -> None:
             ws.recv(5)
     server.wait_for_line("max_requests")
 
-    wait_for(lambda: server.workers() not in ([], [before]), 10, "a new worker")
+    wait_for(lambda: server.workers() not in ([], [before]), what="a new worker")
 
 
 def test_an_application_is_told_that_its_worker_stops(serve: Serve) -> None:

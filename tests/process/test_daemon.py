@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.conftest import Serve
-from tests.process.harness import APPS, OTHERS, ROOT, is_gone, wait_for
+from tests.process.harness import APPS, OTHERS, PATIENCE, ROOT, is_gone, wait_for
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -53,11 +53,11 @@ def launch(tmp_path: Path, pidfile: Path, listener: socket.socket) -> Iterator[L
     if pidfile.exists():
         pid = int(pidfile.read_text())
         os.kill(pid, signal.SIGTERM)
-        wait_for(lambda: is_gone(pid), 15, "the daemon is gone")
+        wait_for(lambda: is_gone(pid), what="the daemon is gone")
 
 
 def get(listener: socket.socket) -> bytes:
-    with socket.create_connection(listener.getsockname(), timeout=10) as client:
+    with socket.create_connection(listener.getsockname(), timeout=PATIENCE) as client:
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
         return b"".join(iter(lambda: client.recv(4096), b""))
 
@@ -183,8 +183,8 @@ def test_a_reload_moves_the_pid_file(serve: Serve, tmp_path: Path) -> None:
 
     config.write_text(f"pidfile = {str(new)!r}\n")
     server.send_signal(signal.SIGHUP)
-    wait_for(new.exists, 10, "the new pid file")
-    wait_for(lambda: not old.exists(), 10, "no old pid file")
+    wait_for(new.exists, what="the new pid file")
+    wait_for(lambda: not old.exists(), what="no old pid file")
 
     assert new.read_text() == f"{server.pid}\n"
 
@@ -195,7 +195,7 @@ def test_a_reload_writes_a_pid_file_that_somebody_removed(serve: Serve, pidfile:
 
     server.send_signal(signal.SIGHUP)
 
-    wait_for(pidfile.exists, 10, "the pid file")
+    wait_for(pidfile.exists, what="the pid file")
 
 
 def test_a_pid_file_that_cannot_move_stays(serve: Serve, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_a_worker_that_hangs_in_its_import_is_killed(serve: Serve) -> None:
     server.expect(r"worker \d+ ")
 
     server.wait_for_line("worker 1 .*(not ready|boot|SIGABRT)")
-    server.wait_for_line("worker 2 .*(not ready|boot|SIGABRT)", timeout=15)
+    server.wait_for_line("worker 2 .*(not ready|boot|SIGABRT)")
     code = server.stop(signal.SIGQUIT)
 
     assert code == 0
@@ -160,10 +160,10 @@ def test_workers_that_cannot_boot_are_tried_again_ever_more_slowly(
     server.expect("worker ", "next attempt in")
 
     os.kill(server.workers()[0], signal.SIGKILL)
-    server.wait_for_line(r"next attempt in ([\d.]+) s", count=3, timeout=20)
+    server.wait_for_line(r"next attempt in ([\d.]+) s", count=3)
     delays = [float(found[1]) for found in server.lines(r"next attempt in ([\d.]+) s")]
     module.write_text(f"from {kind.app} import application\n")
-    answer = server.get("/pid", timeout=20)
+    answer = server.get("/pid")
 
     assert delays == sorted(delays)
     assert delays[0] < delays[-1]

@@ -136,7 +136,7 @@ class HTTP2Load:
 
     def wait_for_answers(self, count: int) -> None:
         target = self.answered + count
-        wait_for(lambda: self.answered >= target or self.lost, 20, f"{count} more answers")
+        wait_for(lambda: self.answered >= target or self.lost, what=f"{count} more answers")
 
     def _run(self) -> None:
         client = None
@@ -213,7 +213,7 @@ def test_a_blocked_loop_is_found_with_its_request(serve: Serve) -> None:
     (worker,) = server.workers()
 
     client.begin("/block")
-    wait_for(lambda: is_gone(worker), 20, "the end of the worker")
+    wait_for(lambda: is_gone(worker), what="the end of the worker")
 
     assert re.search(r'asgi_echo\.py", line \d+ in http', server.log)
     assert "Task Task-1 " in server.log
@@ -229,7 +229,7 @@ def test_max_requests_counts_streams(serve: Serve) -> None:
         assert client.ask("/pid").status == 200
     server.wait_for_line("max_requests")
 
-    wait_for(lambda: server.workers() not in ([], [before]), 10, "a new worker")
+    wait_for(lambda: server.workers() not in ([], [before]), what="a new worker")
 
 
 @pytest.mark.lab

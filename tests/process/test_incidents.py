@@ -21,7 +21,7 @@ def incidents_in(folder: Path) -> list[dict[str, Any]]:
 
 def the_incident(folder: Path) -> dict[str, Any]:
     """The only one, as soon as it is there."""
-    wait_for(lambda: incidents_in(folder), 10, "an incident")
+    wait_for(lambda: incidents_in(folder), what="an incident")
     (incident,) = incidents_in(folder)
     return incident
 

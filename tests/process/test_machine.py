@@ -66,10 +66,10 @@ def test_a_refused_fork_is_tried_again_while_the_others_serve(
 
     limit_processes(forkers, 1)
     server.send_signal(signal.SIGTTIN)
-    server.wait_for_line("cannot fork .*temporarily unavailable; next attempt in 1.5 s", timeout=20)
+    server.wait_for_line("cannot fork .*temporarily unavailable; next attempt in 1.5 s")
     statuses = [server.get("/pid").status for _ in range(5)]
     limit_processes(forkers, 1000)
-    server.wait_until_ready(3, timeout=20)
+    server.wait_until_ready(3)
 
     assert statuses == [200] * 5
 
@@ -112,7 +112,7 @@ def test_a_master_without_descriptors_serves_on(serve: Serve, kind: Kind) -> Non
     server.wait_for_line("next attempt in")
     statuses = [server.get("/pid").status for _ in range(5)]
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, allowed)
-    server.wait_until_ready(3, timeout=20)
+    server.wait_until_ready(3)
 
     assert statuses == [200] * 5
     assert len(server.wait_for_workers(2)) == 2
@@ -226,9 +226,9 @@ def test_a_dev_shm_that_fills_up_delays_new_workers_only(
     server.send_signal(signal.SIGTTIN)
     server.wait_for_line("next attempt in")
     ballast.unlink()
-    server.wait_until_ready(3, timeout=20)
+    server.wait_until_ready(3)
     os.kill(server.workers()[0], signal.SIGKILL)
-    server.wait_until_ready(4, timeout=20)
+    server.wait_until_ready(4)
 
     assert [server.get("/pid").status for _ in range(5)] == [200] * 5
 
@@ -248,7 +248,7 @@ def test_a_hang_is_told_though_there_is_no_room_for_its_stacks(small: Path, serv
     ballast = fill(small)
     server.wait_for_line("exited with status 1")
     ballast.unlink()
-    server.wait_until_ready(2, timeout=20)
+    server.wait_until_ready(2)
 
     assert server.get("/").status == 200
 
@@ -366,7 +366,7 @@ def test_a_stopped_worker_is_replaced(serve: Serve, kind: Kind) -> None:
     os.kill(stopped, signal.SIGSTOP)
     server.wait_until_ready(3)
     # SIGABRT waits until it runs again; SIGKILL does not.
-    wait_for(lambda: is_gone(stopped), 15, "the stopped worker is killed")
+    wait_for(lambda: is_gone(stopped), what="the stopped worker is killed")
 
     assert server.get("/pid").status == 200
 
@@ -390,7 +390,7 @@ class Freezer:
 
     def remove(self) -> None:
         self.thaw()
-        wait_for(lambda: not (self.path / "cgroup.procs").read_text(), 15, "an empty group")
+        wait_for(lambda: not (self.path / "cgroup.procs").read_text(), what="an empty group")
         self.path.rmdir()
 
     def _set(self, old: str, new: str) -> None:
@@ -422,7 +422,7 @@ def test_a_frozen_worker_is_replaced_and_insisted_on(
     statuses = [server.get("/pid").status for _ in range(3)]
     server.wait_for_line("is still there .* sending SIGKILL")
     freezer.thaw()
-    wait_for(lambda: is_gone(frozen), 15, "the frozen worker is killed")
+    wait_for(lambda: is_gone(frozen), what="the frozen worker is killed")
 
     assert statuses == [200] * 3
     assert server.stop() == 0

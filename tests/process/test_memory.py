@@ -55,7 +55,7 @@ class Limited:
 
     def remove(self) -> None:
         procs = self.folder / "cgroup.procs"
-        wait_for(lambda: not procs.read_text(), 15, "an empty group")
+        wait_for(lambda: not procs.read_text(), what="an empty group")
         self.folder.rmdir()
 
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.process.everybody import NOBODY, PYTHON
-from tests.process.harness import Kind, Load, Server, request_bytes, wait_for
+from tests.process.harness import PATIENCE, Kind, Load, Server, request_bytes, wait_for
 from tests.process.watching import Monitored
 
 Watch = Callable[..., Monitored]
@@ -173,7 +173,7 @@ def test_a_master_that_stands_still_is_seen(monitored: Watch) -> None:
     site.server.wait_until_ready()
     site.server.send_signal(signal.SIGSTOP)
 
-    wait_for(lambda: site.get("/livez")[0] == 503, timeout=30)
+    wait_for(lambda: site.get("/livez")[0] == 503)
     code, reason = site.get("/readyz")
     site.server.send_signal(signal.SIGCONT)
 
@@ -217,7 +217,7 @@ def test_a_reload_is_seen_without_a_gap(monitored: Watch) -> None:
 
 def test_the_page_is_whole_and_allows_nothing_else(monitored: Watch) -> None:
     site = monitored("wsgi_echo")
-    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=PATIENCE)
 
     connection.request("GET", "/")
     answer = connection.getresponse()

@@ -72,12 +72,12 @@ def test_logs_can_be_reopened_by_the_workers(serve: Serve, kind: Kind, tmp_path:
     log, rotated = logs / "error.log", logs / "error.1"
     server = serve_as_nobody(serve, "--error-logfile", str(log), *kind.arguments, kind.app)
     server.get("/raise")
-    wait_for(lambda: "raised before" in log.read_text(), 5, "the worker's line")
+    wait_for(lambda: "raised before" in log.read_text(), what="the worker's line")
 
     log.rename(rotated)
     server.send_signal(signal.SIGUSR1)
-    wait_for(log.exists, 5, "a new log")
-    wait_for(lambda: server.get("/raise") and "raised before" in log.read_text(), 5, "a new line")
+    wait_for(log.exists, what="a new log")
+    wait_for(lambda: server.get("/raise") and "raised before" in log.read_text(), what="a new line")
     server.stop()
 
     assert log.stat().st_uid == NOBODY.pw_uid

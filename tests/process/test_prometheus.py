@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Serve
-from tests.process.harness import ROOT, wait_for
+from tests.process.harness import PATIENCE, ROOT, wait_for
 
 CONF = ROOT / "conf"
 needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool")
@@ -40,7 +40,7 @@ def metrics(serve: Serve) -> Iterator[str]:
         server.wait_for_line(r"monitor \d+ ready", count=2)
 
         def ask() -> str:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
             connection.request("GET", "/metrics")
             text = connection.getresponse().read().decode()
             connection.close()
@@ -151,7 +151,7 @@ def test_a_real_prometheus_scrapes_it(serve: Serve, tmp_path: Path) -> None:
 
 def value_of(port: int, query: str) -> float | None:
     """What a query answers; None for nothing."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         body = "query=" + query.replace("{", "%7B").replace("}", "%7D").replace("=", "%3D")
         headers = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -11,7 +11,7 @@ def test_max_requests_under_load_loses_nothing(serve: Serve, kind: Kind) -> None
     server.wait_until_ready(2)
 
     with Load(server) as load:
-        server.wait_for_line("max_requests; sending SIGTERM", count=5, timeout=30)
+        server.wait_for_line("max_requests; sending SIGTERM", count=5)
         load.wait_for_answers(100)
 
     assert load.lost == []
@@ -23,7 +23,7 @@ def test_one_worker_is_replaced_at_a_time(serve: Serve, kind: Kind) -> None:
     server.wait_until_ready(3)
 
     with Load(server) as load:
-        server.wait_for_line("max_requests; sending SIGTERM", count=4, timeout=30)
+        server.wait_for_line("max_requests; sending SIGTERM", count=4)
 
     assert load.lost == []
     standing = most = 3
@@ -55,7 +55,7 @@ def test_with_preload_the_replacement_is_forked_by_the_zygote(serve: Serve, kind
     server.wait_until_ready(2)
 
     with Load(server) as load:
-        server.wait_for_line("max_requests; sending SIGTERM", count=5, timeout=30)
+        server.wait_for_line("max_requests; sending SIGTERM", count=5)
 
     assert load.lost == []
 

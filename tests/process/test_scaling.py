@@ -31,7 +31,7 @@ def test_busy_workers_get_help(serve: Serve, kind: Kind) -> None:
     server.wait_until_ready()
 
     with Load(server, path, clients=12) as load:
-        server.wait_for_line(r"busy for \d+% of the time.*; workers wanted: [23]", timeout=30)
+        server.wait_for_line(r"busy for \d+% of the time.*; workers wanted: [23]")
         wait_for(lambda: len(server.workers()) > 1, 30, "a second worker")
         load.wait_for_answers(10)
 
@@ -81,7 +81,7 @@ def test_a_full_accept_queue_is_said_once(serve: Serve, family: str, tmp_path: P
         clients.append(client)
         if number < 2:
             wait_for(lambda taken=number: in_flight(server) > taken)
-    server.wait_for_line("is full", timeout=20)
+    server.wait_for_line("is full")
     # docs/tuning.md: over TCP nobody answers, and a unix socket says so at once.
     with socket.socket(listener.family) as late:
         late.settimeout(0.5)

@@ -88,7 +88,7 @@ def test_a_slow_client_holds_nobody_up(serve: Serve, kind: Kind) -> None:
     slow_body = server.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
     slow_reader = server.send(request_bytes("/big?20000000", "Connection: close"))
 
-    answer = server.get("/pid", timeout=5)
+    answer = server.get("/pid")
 
     assert answer.status == 200
     slow_head.sendall(b"calhost\r\nConnection: close\r\n\r\n")

@@ -116,7 +116,7 @@ def test_hup_replaces_every_worker_and_loses_nothing(serve: Serve, kind: Kind) -
         load.wait_for_answers(20)
         server.send_signal(signal.SIGHUP)
         server.wait_for_line("reload done: generation 1")
-        wait_for(lambda: all_gone(before), 10, "the old workers are gone")
+        wait_for(lambda: all_gone(before), what="the old workers are gone")
         load.wait_for_answers(20)
 
     assert load.lost == []
@@ -228,14 +228,14 @@ def test_usr1_reopens_the_logs(serve: Serve, kind: Kind, tmp_path: Path) -> None
     files = ("--access-logfile", str(access), "--error-logfile", str(error))
     server = serve(*kind.arguments, *files, kind.hello)
     server.get("/before")
-    wait_for(lambda: access.exists() and "/before" in access.read_text(), 5, "the access line")
+    wait_for(lambda: access.exists() and "/before" in access.read_text(), what="the access line")
 
     access.rename(tmp_path / "access.old")
     error.rename(tmp_path / "error.old")
     server.send_signal(signal.SIGUSR1)
-    wait_for(lambda: access.exists() and error.exists(), 5, "new files")
+    wait_for(lambda: access.exists() and error.exists(), what="new files")
     # The master's file may be there before the worker has looked at its own signal.
-    wait_for(lambda: server.get("/after").status and "/after" in access.read_text(), 5, "a line")
+    wait_for(lambda: server.get("/after").status and "/after" in access.read_text(), what="a line")
 
     assert "/after" not in (tmp_path / "access.old").read_text() or "/after" in access.read_text()
     assert "/before" in (tmp_path / "access.old").read_text()

@@ -43,7 +43,7 @@ class ServiceManager:
             matches = [m for m in self.messages if assignment in m.split("\n")]
             return matches if len(matches) >= count else []
 
-        return wait_for(found, 15, f"{assignment} {count} times in {self.messages}")[count - 1]
+        return wait_for(found, what=f"{assignment} {count} times in {self.messages}")[count - 1]
 
     def close(self) -> None:
         self._socket.close()

@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 from tests.conftest import Serve
-from tests.process.harness import Server
+from tests.process.harness import PATIENCE, Server
 
 
 class Monitored:
@@ -27,7 +27,7 @@ class Monitored:
         self.port = self.listener.getsockname()[1]
 
     def get(self, path: str, method: str = "GET") -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             connection.request(method, path)
             answer = connection.getresponse()
