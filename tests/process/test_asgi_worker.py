@@ -18,6 +18,11 @@ from websockets.sync.client import connect
 from tests.conftest import Serve
 from tests.process.harness import APPS, Server, ask, read_all, request_bytes, wait_for
 
+# The second is the first with one more protocol, so it is for `make lab`.
+BOTH = pytest.mark.parametrize(
+    "worker", ["uvicorn", pytest.param("hypercorn", marks=pytest.mark.lab)]
+)
+
 
 def websocket_url(server: Server, path: str = "/ws") -> str:
     return f"ws://127.0.0.1:{server.port}{path}"
@@ -248,7 +253,7 @@ def test_a_proxy_behind_a_unix_socket_is_trusted(serve: Serve, tmp_path: Path) -
     assert scope["scheme"] == "https"
 
 
-@pytest.mark.parametrize("worker", ["uvicorn", "hypercorn"])
+@BOTH
 def test_a_worker_beats_while_it_drains(serve: Serve, worker: str) -> None:
     server = serve("-k", worker, "asgi_echo").wait_until_ready()
     raw = server.send(request_bytes("/slow?5", "Connection: close"))
@@ -272,7 +277,7 @@ def worker_exit(server, worker):
 """
 
 
-@pytest.mark.parametrize("worker", ["uvicorn", "hypercorn"])
+@BOTH
 def test_a_clean_stop_runs_what_was_registered_for_it(
     serve: Serve, worker: str, tmp_path: Path
 ) -> None:
@@ -291,7 +296,7 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 PROXY_V2 = SIGNATURE + b"\x21\x11\0\x0c" + bytes((1, 2, 3, 4, 5, 6, 7, 8)) + b"\x04\xd2\0\x50"
 
 
-@pytest.mark.parametrize("worker", ["uvicorn", "hypercorn"])
+@BOTH
 def test_the_proxy_protocol_tells_the_client_of_all_requests(serve: Serve, worker: str) -> None:
     server = serve("-k", worker, "--proxy-protocol", "auto", "asgi_echo").wait_until_ready()
     clients = []
