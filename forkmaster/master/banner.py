@@ -67,6 +67,8 @@ def _workers(config: Config) -> str:
     threads = ""
     if kind == "threaded":
         threads = f" with {config.threads} {'thread' if config.threads == 1 else 'threads'}"
+    if config.speaks_http2:
+        threads = " with HTTP/2"
     return f"{number} {kind} {noun}{threads}{loaded}"
 
 

@@ -55,6 +55,7 @@ def test_the_first_line_names_the_application_and_the_file(file: str | None, tol
             "one worker per processor: sync for WSGI, asgi for ASGI",
         ),
         (Config(workers=2, worker_class="asgi", preload_app=True), "2 asgi workers, preloaded"),
+        (Config(workers=2, worker_class="hypercorn"), "2 asgi workers with HTTP/2"),
     ],
 )
 def test_the_second_line_says_which_workers_come(config: Config, told: str) -> None:
