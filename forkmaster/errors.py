@@ -12,6 +12,10 @@ class ForkmasterError(Exception):
 
     exit_code = 1
 
+    def said(self) -> str:
+        """What is printed of it."""
+        return f"forkmaster: {self}"
+
 
 class UsageError(ForkmasterError):
     """The command line cannot be understood."""
@@ -35,6 +39,9 @@ class ConfigError(ForkmasterError):
     """One or more settings are wrong; each line of the message is one problem."""
 
     exit_code = 5
+
+    def said(self) -> str:
+        return "\n".join(f"forkmaster: {line}" for line in str(self).splitlines())
 
 
 class BindError(ForkmasterError):

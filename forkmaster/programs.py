@@ -44,8 +44,7 @@ def run_embedded(program: Any) -> None:
         loaded = load([*given, Given("app", name, _SET)], environ={}, discover=False)
         status = _serve(loaded)
     except ForkmasterError as exc:
-        for line in str(exc).splitlines():
-            print(f"forkmaster: {line}", file=sys.stderr)
+        print(exc.said(), file=sys.stderr)
         status = exc.exit_code
     sys.exit(status)
 

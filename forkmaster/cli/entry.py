@@ -25,8 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
             _go_back_if_upgrading()
             raise
     except ForkmasterError as exc:
-        for line in str(exc).splitlines():
-            print(f"forkmaster: {line}", file=sys.stderr)
+        print(exc.said(), file=sys.stderr)
         status = exc.exit_code
     except KeyboardInterrupt:
         status = 130

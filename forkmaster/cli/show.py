@@ -53,13 +53,30 @@ def print_toml(loaded: Loaded) -> None:
     """What differs from the defaults, as a forkmaster.toml."""
     for name in SETTINGS:
         origin = loaded.origins[name]
-        value = _value(loaded, name)
-        if origin.source != "default" and name != "config" and value is not None:
-            print(f"{name} = {toml_value(value)}  # {origin}")
+        plain = _plain(loaded, name)
+        if origin.source == "default" or name == "config" or plain is None:
+            continue
+        if _lies_in_the_file(getattr(loaded.config, name)):
+            print(f"# {name}: TOML cannot hold code; name it as package.module.name  # {origin}")
+            continue
+        value = redacted(name, plain)
+        hidden = "" if value == plain else "; what is hidden must be written in"
+        print(f"{name} = {toml_value(value)}  # {origin}{hidden}")
+
+
+def _lies_in_the_file(value: object) -> bool:
+    """Whether it is a function or a class that has no name outside its configuration file."""
+    origin = getattr(value, "__wrapped__", value)
+    module, name = getattr(origin, "__module__", ""), getattr(origin, "__qualname__", "")
+    return callable(value) and (module == "__config__" or "<" in name)
 
 
 def _value(loaded: Loaded, name: str) -> object:
-    return redacted(name, SETTINGS[name].kind.show(getattr(loaded.config, name)))
+    return redacted(name, _plain(loaded, name))
+
+
+def _plain(loaded: Loaded, name: str) -> object:
+    return SETTINGS[name].kind.show(getattr(loaded.config, name))
 
 
 def _as_json(loaded: Loaded) -> dict[str, object]:
@@ -76,8 +93,13 @@ def _text(value: object) -> str:
 def toml_value(value: object) -> str:
     """`value` in TOML, which is JSON but for its tables; in one line."""
     if isinstance(value, dict):
-        pairs = (f"{json.dumps(key)} = {toml_value(each)}" for key, each in value.items())
-        return f"{{ {', '.join(pairs)} }}" if value else "{}"
+        # TOML has no null; what is not there is the same to who reads a table.
+        pairs = [
+            f"{json.dumps(key)} = {toml_value(each)}"
+            for key, each in value.items()
+            if each is not None
+        ]
+        return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
     if isinstance(value, list):
         return f"[{', '.join(map(toml_value, value))}]"
     return json.dumps(value, ensure_ascii=False)

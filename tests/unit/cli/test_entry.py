@@ -199,6 +199,22 @@ def test_check_fails_as_the_server_would(
     assert message in capsys.readouterr().err
 
 
+def test_check_shows_where_the_application_failed_as_python_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "failing_app.py").write_text("import os\nos.nothing\n")
+
+    assert forkmaster("check", "failing_app") == 3
+
+    assert capsys.readouterr().err == (
+        "forkmaster: cannot import failing_app\n"
+        "Traceback (most recent call last):\n"
+        f'  File "{tmp_path}/failing_app.py", line 2, in <module>\n'
+        "    os.nothing\n"
+        "AttributeError: module 'os' has no attribute 'nothing'\n"
+    )
+
+
 def test_check_uses_what_a_worker_would_have(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +280,35 @@ def test_config_as_toml_is_a_configuration(
     (tmp_path / "forkmaster.toml").write_text(text)
     assert forkmaster("config", "--toml", "-c", "forkmaster.toml") == 0
     assert tomllib.loads(capsys.readouterr().out) == tomllib.loads(text)
+
+
+def test_config_as_toml_says_what_it_cannot_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text(
+        "import os\n"
+        "def post_fork(server, worker): ...\n"
+        "post_request = lambda worker, req: None\n"
+        "on_exit = os._exit\n"
+        "raw_env = ['TOKEN=1']\n"
+        "uvicorn_options = {'ws_ping_interval': None, 'ws': 'wsproto'}\n"
+    )
+
+    assert forkmaster("config", "--toml") == 0
+
+    text = capsys.readouterr().out
+    assert text == (
+        'raw_env = ["TOKEN=[hidden]"]  # gunicorn.conf.py, line 5; '
+        "what is hidden must be written in\n"
+        'uvicorn_options = { "ws" = "wsproto" }  # gunicorn.conf.py, line 6\n'
+        "# post_fork: TOML cannot hold code; name it as package.module.name  "
+        "# gunicorn.conf.py, line 2\n"
+        "# post_request: TOML cannot hold code; name it as package.module.name  "
+        "# gunicorn.conf.py, line 3\n"
+        'on_exit = "posix._exit"  # gunicorn.conf.py, line 4\n'
+    )
+    (tmp_path / "forkmaster.toml").write_text(text)
+    assert forkmaster("config", "-c", "forkmaster.toml") == 0
 
 
 def test_print_config_prints_and_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
