@@ -2,7 +2,8 @@
 
 The string is gunicorn's: `MODULE[:EXPRESSION]`.  The expression is a name in the module, or a
 call of one with literal arguments, `module:create_app("production", debug=False)`; without one
-the name is `application`.  The module is imported with the current folder first on the path.
+the name is `application`.  As in uvicorn the name may lead through attributes: `module:site.app`.
+The module is imported with the current folder first on the path.
 
 What goes wrong here is nearly always the user's own code or a slip of the keyboard, so each error
 says which: an AppError names what does exist, a BootError carries the traceback of the user's
@@ -60,21 +61,18 @@ def load(app: str) -> Callable[..., Any]:
         return _provided_by_program(app)
     module_name, _, expression = app.partition(":")
     expression = expression or DEFAULT_ATTRIBUTE
-    name, call = _parse(app, expression)
+    names, call = _parse(app, expression)
     folder = os.getcwd()
     if folder not in sys.path:
         sys.path.insert(0, folder)
     module = _import(module_name, expression)
-    try:
-        found = getattr(module, name)
-    except AttributeError:
-        raise AppError(_missing(module, name)) from None
+    found = _attribute(module, names)
     if call is not None:
         found = _make(app, found, call)
     if not callable(found):
         kind = _article(type(found).__name__)
         raise AppError(f"{app} is {kind}, not a callable application." + _suggestion(module))
-    return found  # type: ignore[no-any-return]  # any callable will do
+    return found
 
 
 def _provided_by_program(app: str) -> Callable[..., Any]:
@@ -109,21 +107,38 @@ def traceback_of(exc: BaseException) -> str:
     return "".join(summary.format()).rstrip("\n")
 
 
-def _parse(app: str, expression: str) -> tuple[str, ast.Call | None]:
-    """The name to look up in the module, and the call to make with it, if any."""
+def _parse(app: str, expression: str) -> tuple[list[str], ast.Call | None]:
+    """The names to look up, from the module on, and the call to make with what is found, if any."""
     try:
         tree = ast.parse(expression, mode="eval").body
     except SyntaxError:
         raise AppError(f'{app}: "{expression}" is not a name or a call of one') from None
-    match tree:
-        case ast.Name(id=name):
-            return name, None
-        case ast.Call(func=ast.Name(id=name)):
-            return name, tree
+    call = tree if isinstance(tree, ast.Call) else None
+    names: list[str] = []
+    node = tree.func if isinstance(tree, ast.Call) else tree
+    while isinstance(node, ast.Attribute):
+        names.insert(0, node.attr)
+        node = node.value
+    if isinstance(node, ast.Name):
+        return [node.id, *names], call
     raise AppError(
-        f'{app}: "{expression}" must be one name, or a call of one: '
+        f'{app}: "{expression}" must be a name, or a call of one: '
         'MODULE:NAME or MODULE:NAME("argument", option=1)'
     )
+
+
+def _attribute(module: ModuleType, names: list[str]) -> object:
+    """What `names` lead to, from the module on.  Raises AppError."""
+    found: object = module
+    for name in names:
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            if found is module:
+                raise AppError(_missing(module, name)) from None
+            path = ".".join(names[: names.index(name)])
+            raise AppError(f'{module.__name__}:{path} has no attribute "{name}"') from None
+    return found
 
 
 def _import(name: str, expression: str) -> ModuleType:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -39,6 +41,21 @@ def test_a_server_runs_on_the_main_thread_only() -> None:
     thread.join()
 
     assert isinstance(caught[0], UsageError)
+    assert str(caught[0]) == "a server runs on the main thread; only there it gets signals"
+
+
+def test_gunicorn_itself_must_not_be_imported_before() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import gunicorn, forkmaster.gunicorn"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.stderr.endswith(
+        "UsageError: gunicorn itself is imported already; import forkmaster.gunicorn before it\n"
+    )
 
 
 def test_a_mistake_of_an_embedded_program_ends_it_with_5(

@@ -173,3 +173,30 @@ def test_a_folder_whose_name_means_more_to_systemd_is_refused(
 
 def test_the_templates_are_those_of_conf() -> None:
     assert init.templates() == Path(__file__).parents[3] / "conf"
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ((), "this installation of forkmaster is without its conf/ folder"),
+        (("systemd",), "this installation of forkmaster is without conf/forkmaster.toml"),
+    ],
+)
+def test_an_installation_without_its_templates_says_so(
+    there: tuple[str, ...],
+    said: str,
+    django: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    installed = tmp_path / "site-packages" / "forkmaster"
+    for name in there:
+        (installed / "conf" / name).mkdir(parents=True)
+    monkeypatch.setattr(init.forkmaster, "__file__", str(installed / "__init__.py"))
+
+    with pytest.raises(SystemExit) as caught:
+        entry.main(["init"])
+
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == f"forkmaster: {said}\n"

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from forkmaster.config import shim
+from forkmaster.config.gunicorn import worker_class_at
+from forkmaster.config.values import BadValueError
 from forkmaster.errors import ConfigError
 from tests.unit.config.conftest import Load
 
@@ -173,6 +175,26 @@ def test_a_class_derived_from_a_green_worker_becomes_threads_too(
 
     assert (loaded.config.kind, loaded.config.threads) == ("threaded", 32)
     assert f"forkmaster has no {name} worker" in loaded.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("os.getcwd", '"os.getcwd" is not a class; write sync, threaded or asgi'),
+        ("os.nothing", 'the module os has no "nothing"'),
+        ("failing_module.Mine", 'cannot import "failing_module.Mine": RuntimeError: no'),
+    ],
+)
+def test_a_worker_class_that_cannot_be_had_is_explained(
+    path: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_module.py").write_text("raise RuntimeError('no')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(BadValueError) as caught:
+        worker_class_at(path)
+
+    assert str(caught.value) == said
 
 
 def test_a_logger_of_the_file_sets_up_its_handlers(load_file: Load, tmp_path: Path) -> None:

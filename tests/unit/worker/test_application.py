@@ -72,14 +72,34 @@ def test_a_factory_is_called_with_literal_arguments(write: Write) -> None:
     assert app.made_with == ("production", False)
 
 
+def test_a_name_may_lead_through_attributes(write: Write) -> None:
+    write(
+        "nested_app.py",
+        """
+        class site:
+            def app(environ, start_response): ...
+            def make(mode):
+                return [site.app, mode][0]
+        """,
+    )
+
+    app: Any = load("nested_app:site.app")
+
+    assert app.__qualname__ == "site.app"
+    assert load('nested_app:site.make("production")') is app
+
+
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
         ("make(", '"make(" is not a name or a call of one'),
-        ("inner.app", '"inner.app" must be one name, or a call of one'),
+        ("'text'", " must be a name, or a call of one: MODULE:NAME or MODULE:NAME("),
+        ("make()()", " must be a name, or a call of one: MODULE:NAME or MODULE:NAME("),
+        ("text.nothing", 'wrong_app:text has no attribute "nothing"'),
+        ("inner.app", 'wrong_app has no attribute "inner"'),
         ("make(name)", "the arguments of the factory must be literal values"),
         ("make(**{'mode': 1})", "the arguments of the factory must be written out, without **"),
-        ("make()", "the factory cannot be called so: make() missing 1 required positional"),
+        ("make()", ": the factory cannot be called so: make() missing 1 required positional"),
         ("none()", "the factory returned None instead of an application"),
         ("number()", "number is an int, which cannot be called"),
         ("number", "is an int, not a callable application"),

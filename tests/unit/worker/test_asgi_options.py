@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from forkmaster.config.table import Config
 from forkmaster.errors import BootError
 from forkmaster.http.response import OWN_SERVER
+from forkmaster.worker.asgi import import_for_workers
 from forkmaster.worker.asgi_options import UvicornOptions, with_uvicorn_options
 
 
@@ -65,7 +67,7 @@ def test_headers_of_every_answer() -> None:
 
 
 def test_a_header_that_cannot_be_stops_the_start() -> None:
-    with pytest.raises(BootError, match="headers"):
+    with pytest.raises(BootError, match=r"^uvicorn's option headers: "):
         options(uvicorn_options={"headers": [("X A", "b")]})
 
 
@@ -74,3 +76,15 @@ def test_what_has_no_effect_is_said(caplog: pytest.LogCaptureFixture) -> None:
 
     (message,) = caplog.messages
     assert "h11_max_incomplete_event_size" in message
+
+
+def test_an_event_loop_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)  # what makes an import fail
+
+    with pytest.raises(BootError) as caught:
+        import_for_workers(Config(asgi_loop="uvloop"), application)
+
+    assert str(caught.value) == "asgi_loop is uvloop, but uvloop is not installed"
+
+
+async def application(scope: object, receive: object, send: object) -> None: ...
