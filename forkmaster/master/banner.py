@@ -16,6 +16,7 @@ from forkmaster import __version__
 from forkmaster.config.values import OnePerProcessor
 from forkmaster.master.policy import State
 from forkmaster.system import processes
+from forkmaster.worker.child import worker_kind
 
 if TYPE_CHECKING:
     from forkmaster.config.sources import Loaded
@@ -23,18 +24,21 @@ if TYPE_CHECKING:
     from forkmaster.master.actions import Action
     from forkmaster.master.events import Event
     from forkmaster.master.supervisor import Supervisor
+    from forkmaster.worker.interface import Interface
 
 log = logging.getLogger("forkmaster.error")
 
 _DJANGO = "DJANGO_SETTINGS_MODULE"
 
 
-def greeting(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[str]:
-    """What can be said before anything is bound."""
+def greeting(
+    loaded: Loaded, environ: Mapping[str, str], interface: Interface | None = None
+) -> Iterator[str]:
+    """What can be said before anything is bound.  `interface` is the application's, if known."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
     file = f"configured by {_file(loaded)}" if loaded.file else "without a configuration file"
     yield f"forkmaster {__version__} ({python}) serves {loaded.config.app}, {file}"
-    yield _workers(loaded.config)
+    yield _workers(loaded.config, interface)
     # One that is inherited beats the one in wsgi.py, and is forgotten easily.
     given = [
         pair.partition("=")[2] for pair in loaded.config.raw_env if pair.startswith(f"{_DJANGO}=")
@@ -51,8 +55,10 @@ def _file(loaded: Loaded) -> str:
     return str(loaded.file.relative_to(loaded.folder) if inside else loaded.file)
 
 
-def _workers(config: Config) -> str:
-    kind = config.kind
+def _workers(config: Config, interface: Interface | None) -> str:
+    kind: str | None = config.kind
+    if config.worker_class is None and interface is not None:
+        kind = worker_kind(None, interface, config.threads)
     # How many those are is said when the quota has been looked at.
     if isinstance(config.workers, OnePerProcessor):
         number, noun = "one", "worker per processor"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forkmaster.addresses import TCPAddress
@@ -26,6 +27,8 @@ from forkmaster.system.daemon import Launch, detach
 from forkmaster.system.privileges import is_root_of_the_machine
 from forkmaster.system.systemd import InheritedSocket, Notifier, take_inherited_sockets
 from forkmaster.worker.assignment import check_encryption
+from forkmaster.worker.child import worker_kind
+from forkmaster.worker.interface import as_written
 from forkmaster.worker.views import ServerView
 
 if TYPE_CHECKING:
@@ -68,9 +71,13 @@ def _serve(
     config = loaded.config
     if config.chdir is not None:
         os.chdir(config.chdir)
+    interface = as_written(config.app, [*map(Path, config.pythonpath), Path.cwd()])
+    if left is None and interface is not None:
+        # Raises: a contradiction that can be seen by now is not worth a fork.
+        worker_kind(config.kind, interface, config.threads)
     logs.configure(config)
     if left is None:
-        for line in greeting(loaded, os.environ):
+        for line in greeting(loaded, os.environ, interface):
             log.info("%s", line)
     for warning in (*loaded.warnings, *_doubts(config)):
         log.warning("%s", warning)

@@ -51,11 +51,17 @@ MISTAKES = {
     "wsgi for an asgi worker": (
         ["-k", "uvicorn", "hello"],
         4,
-        "worker 1 cannot boot: worker_class is asgi, but the application is WSGI; name its ASGI "
+        "forkmaster: worker_class is asgi, but the application is WSGI; name its ASGI "
         "callable (Django: project.asgi), or leave worker_class out",
     ),
     "asgi for a sync worker": (
         ["-k", "sync", "asgi_hello"],
+        4,
+        "forkmaster: worker_class is sync, but the application is ASGI; name its WSGI "
+        "callable (Django: project.wsgi), or leave worker_class out",
+    ),
+    "an application that only its object tells": (
+        ["-k", "sync", "fastapi_app"],
         4,
         "worker 1 cannot boot: worker_class is sync, but the application is ASGI; name its WSGI "
         "callable (Django: project.wsgi), or leave worker_class out",

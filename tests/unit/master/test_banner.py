@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -60,6 +61,24 @@ def test_the_first_line_names_the_application_and_the_file(file: str | None, tol
 )
 def test_the_second_line_says_which_workers_come(config: Config, told: str) -> None:
     assert lines(config)[1] == told
+
+
+@pytest.mark.parametrize(
+    ("config", "interface", "told"),
+    [
+        (Config(workers=2), "wsgi", "2 sync workers"),
+        (Config(threads=4), "wsgi", "1 threaded worker with 4 threads"),
+        (Config(threads=4), "asgi", "1 asgi worker"),
+        (Config(worker_class="a.Worker"), "asgi", "1 worker, of a.Worker"),
+        (Config(worker_class="threaded"), "wsgi", "1 threaded worker with 1 thread"),
+    ],
+)
+def test_the_interface_of_the_application_tells_which_workers_come(
+    config: Config, interface: Literal["wsgi", "asgi"], told: str
+) -> None:
+    loaded = Loaded(config, {}, None, [], (), {}, Path("/srv/project"))
+
+    assert list(greeting(loaded, {}, interface))[1] == told
 
 
 def test_the_settings_of_django_that_beat_those_of_the_project_are_named() -> None:
