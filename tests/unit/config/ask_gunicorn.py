@@ -9,7 +9,7 @@ import io
 import json
 import os
 import sys
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ def effective(folder: Path) -> dict[str, Any]:
     os.environ["PWD"] = str(folder)
     said = io.StringIO()
     try:
-        with redirect_stderr(said):
+        # A file may print; what we print is JSON.
+        with redirect_stderr(said), redirect_stdout(said):
             config = Loader().cfg
     except SystemExit:
         return {"error": said.getvalue()}

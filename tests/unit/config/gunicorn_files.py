@@ -220,4 +220,117 @@ def count():
 workers = count()
 globals()["threads"] = 3
 """,
+    "logger of its own": """
+from gunicorn import glogging
+
+class CustomLogger(glogging.Logger):
+    def setup(self, cfg):
+        super().setup(cfg)
+
+logger_class = CustomLogger
+""",
+    "logger as a path": "logger_class = 'project.logs.Logger'\n",
+    "worker of its own": """
+from uvicorn.workers import UvicornWorker
+
+class HeadlessWorker(UvicornWorker):
+    CONFIG_KWARGS = {"lifespan": "off", "server_header": False}
+
+worker_class = HeadlessWorker
+workers = 2
+""",
+    "worker as a path": "worker_class = 'project.workers.HeadlessWorker'\n",
+    "prints": "print('loading the configuration')\nworkers = 3\nprint(f'{workers} workers')\n",
+    "limits that gunicorn has not": "max_worker_memory = 200\nworker_memory_limit = 512\n",
+    "name": "name = 'shop'\nthread = 4\nproc_name = name\n",
+    "as images have it": """
+import json
+import multiprocessing
+import os
+
+workers_per_core_str = os.getenv("WORKERS_PER_CORE", "1")
+max_workers_str = os.getenv("MAX_WORKERS")
+use_max_workers = int(max_workers_str) if max_workers_str else None
+web_concurrency_str = os.getenv("WEB_CONCURRENCY", None)
+host = os.getenv("HOST", "0.0.0.0")
+port = os.getenv("PORT", "80")
+bind_env = os.getenv("BIND", None)
+use_loglevel = os.getenv("LOG_LEVEL", "info")
+use_bind = bind_env if bind_env else f"{host}:{port}"
+cores = multiprocessing.cpu_count()
+default_web_concurrency = float(workers_per_core_str) * cores
+if web_concurrency_str:
+    web_concurrency = int(web_concurrency_str)
+    assert web_concurrency > 0
+else:
+    web_concurrency = max(int(default_web_concurrency), 2)
+    if use_max_workers:
+        web_concurrency = min(web_concurrency, use_max_workers)
+accesslog_var = os.getenv("ACCESS_LOG", "-")
+use_accesslog = accesslog_var or None
+errorlog_var = os.getenv("ERROR_LOG", "-")
+use_errorlog = errorlog_var or None
+loglevel = use_loglevel
+workers = web_concurrency
+bind = use_bind
+errorlog = use_errorlog
+worker_tmp_dir = "/dev/shm"
+accesslog = use_accesslog
+graceful_timeout = int(os.getenv("GRACEFUL_TIMEOUT", "120"))
+timeout = int(os.getenv("TIMEOUT", "120"))
+keepalive = int(os.getenv("KEEP_ALIVE", "5"))
+print(json.dumps({"workers": workers, "bind": bind}))
+""",
+    "software hidden": "import gunicorn\ngunicorn.SERVER_SOFTWARE = 'x'\nworkers = 2\n",
+    "imports": """
+from os import path
+from multiprocessing import cpu_count as cores
+import logging, ssl
+raw_env = [f"HERE={path.basename('/srv/project')}"]
+workers = min(cores(), 1) + 1
+""",
+    "everything empty": """
+pidfile = None
+accesslog = None
+user = None
+group = None
+tmp_upload_dir = None
+proc_name = None
+worker_tmp_dir = None
+certfile = None
+keyfile = None
+ca_certs = None
+ciphers = None
+paste = None
+logconfig = None
+statsd_host = None
+pythonpath = None
+umask = 0
+""",
+    "lists": """
+bind = [f"127.0.0.1:{8000 + n}" for n in range(3)]
+raw_env = ["A=1"] + [f"B{n}={n}" for n in range(2)]
+reload_extra_files = []
+forwarded_allow_ips = ','.join(["10.0.0.1", "10.0.0.2"])
+""",
+    "hooks that are lambdas": """
+on_starting = lambda server: None
+post_fork = lambda server, worker: server.log.info(worker.pid)
+pre_request = lambda worker, req: None
+post_request = lambda worker, req, environ, resp: None
+worker_exit = lambda server, worker: None
+""",
+    "hooks of objects": """
+class Metrics:
+    def started(self, server): ...
+    def forked(self, server, worker): ...
+    @staticmethod
+    def exited(server, worker): ...
+
+metrics = Metrics()
+when_ready = metrics.started
+post_fork = metrics.forked
+child_exit = Metrics.exited
+""",
+    "hooks by path": "on_exit = 'posixpath.basename'\n",
 }

@@ -103,7 +103,7 @@ def test_the_same_file_means_the_same(
             continue
         if setting in {"user", "group"} and ours[setting] is None:
             continue  # gunicorn has looked up who that is
-        if setting == "threads" and theirs["worker_class"] in IN_PLACE:
+        if setting == "threads" and theirs.get("worker_class") in IN_PLACE:
             assert ours[setting] == THREADS_IN_PLACE
             continue
         our_value = _comparable(setting, ours[setting], tmp_path)
