@@ -44,6 +44,8 @@ its `pyproject.toml`;
 
 A list replaces the one of a weaker source and is not joined with it.
 `forkmaster config` shows every setting with its value and its source.
+A reload reads all sources again; a setting that it cannot change, and that has changed, is named \
+in the log and keeps its value.
 
 A duration is a number of seconds, or text with a unit: `"500ms"`, `"30s"`, `"5m"`, `"1h"`.
 A size is a number of bytes, or text with a unit: `"512MB"` is 512 million bytes, `"512MiB"` and \

@@ -25,6 +25,7 @@ from forkmaster import __version__
 from forkmaster.board import app_metrics, layout
 from forkmaster.board.board import Board
 from forkmaster.board.notice import Listening, Notice, read_notice
+from forkmaster.config.lasting import lasting
 from forkmaster.errors import ForkmasterError
 from forkmaster.logs import losses
 from forkmaster.logs import setup as logs
@@ -453,7 +454,7 @@ class Master:
     def _adopt(self) -> None:
         """Read the configuration that the validator found sound, and bind what it adds."""
         try:
-            loaded = sized(self.loaded.again())
+            loaded = lasting(self.loaded, sized(self.loaded.again()))
             self.bindings.add(loaded.config)
         except ForkmasterError as exc:
             self._decide(events.Refused(str(exc)))

@@ -6,6 +6,8 @@ import signal
 import socket
 from pathlib import Path
 
+import psutil
+
 from tests.conftest import Serve
 from tests.process.harness import Kind, Load, Server, wait_for
 
@@ -53,6 +55,19 @@ def test_new_code_and_new_settings_are_served(serve: Serve, tmp_path: Path) -> N
 
     assert server.get("/").body == b"new"
     assert len(server.wait_for_workers(3)) == 3
+
+
+def test_what_needs_a_restart_is_said_and_stays(serve: Serve, tmp_path: Path) -> None:
+    config = configured(tmp_path, "proc_name = 'before'")
+    server = serve("-c", str(config), "hello")
+    server.wait_until_ready()
+    server.expect('proc_name is "after" now .*, which needs a restart; it stays "before"')
+    configured(tmp_path, "proc_name = 'after'")
+
+    reload(server)
+
+    (worker,) = server.wait_for_workers(1)
+    assert psutil.Process(worker).cmdline()[0].startswith("before: worker")
 
 
 def test_a_listener_is_added_and_another_dropped(serve: Serve, tmp_path: Path) -> None:
