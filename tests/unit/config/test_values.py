@@ -426,3 +426,50 @@ def test_networks_mean_the_same_as_list_and_as_text(addresses: list[object]) -> 
     texts = [str(address) for address in addresses]
 
     assert places.NETWORKS.parse(texts) == places.NETWORKS.parse(",".join(texts)) == tuple(texts)
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["", "B", "kB", "MB", "GB", "KiB", "MiB", "M", "g"]))
+def test_a_size_with_a_unit_is_a_multiple_of_a_byte(number: int, unit: str) -> None:
+    factor = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+    factor |= {"KiB": 2**10, "MiB": 2**20, "M": 2**20, "g": 2**30}
+
+    assert values.SIZE.parse(f"{number}{unit}") == number * factor[unit]
+    assert values.SIZE.parse(f" {number} {unit.upper()} ") == number * factor[unit]
+
+
+@given(st.integers(0, 0o7777))
+def test_a_mode_means_the_same_as_its_octal_text(mode: int) -> None:
+    assert values.MODE.parse(f"{mode:#o}") == values.MODE.parse(f"0{mode:o}") == mode
+
+
+# What people write, where any text would nearly always be refused.
+written = st.sampled_from(
+    ["0", "1", "3", "0660", "0x10", "1_000", "30s", "1.5m", ".5", "512MB", "1.5GiB", "true",
+     "off", "yes", "auto", "*", "red", "h2,h1", "a,b", "127.0.0.1", "10.0.0.0/8,::1", ":8000",
+     "unix:/run/x", "localhost:80", "[::1]:80", "fd://3", "sync", "gthread", "debug", "WARN",
+     "/", ".", "A=1", "/static/=.", "v2", "drop", "rolling", "udp://localhost:514"]
+)  # fmt: skip
+plain = anything | written | st.lists(written, max_size=3) | st.dictionaries(written, written)
+# Functions and classes are shown by a name that is not always one to import, and a dictionary
+# may hold whatever a file puts there.
+PLAIN_KINDS = [
+    kind
+    for kind in KINDS
+    if not kind.metavar.startswith("MODULE.")
+    and kind not in (code.ANYTHING, code.MAPPING, WORKER_CLASS)
+]
+
+
+@given(st.sampled_from(PLAIN_KINDS), plain)
+def test_what_is_shown_can_be_read_again(kind: Kind, value: object) -> None:
+    try:
+        taken = parsed(kind, value)
+    except BadValueError:
+        return
+
+    assert taken is None or parsed(kind, kind.show(taken)) == taken
+
+
+def parsed(kind: Kind, value: object) -> object:
+    taken = kind.parse(value)
+    return taken.value if isinstance(taken, Noted) else taken
