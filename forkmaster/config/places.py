@@ -29,24 +29,30 @@ def _path(value: object) -> Path:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if not isinstance(value, str) or not value.strip():
-        raise BadValueError(f"{quoted(value)} is not a path")
+        raise BadValueError(f"{quoted(value)} is not a path", 'write it as "/srv/project"')
     if "\0" in value:
         raise BadValueError(f"{quoted(value)} contains a NUL character")
     # abspath, not resolve: a release named by a symbolic link is looked up anew at a reload.
     return Path(os.path.abspath(value.strip()))
 
 
+def _relative(value: object) -> str:
+    """Where a path that does not exist was looked for, unless it says so itself."""
+    relative = isinstance(value, str) and not os.path.isabs(value.strip())
+    return f"it is looked for in {os.getcwd()}" if relative else ""
+
+
 def _existing_file(value: object) -> Path:
     path = _path(value)
     if not path.is_file():
-        raise BadValueError(f"there is no file {quoted(value)}")
+        raise BadValueError(f"there is no file {quoted(value)}", _relative(value))
     return path
 
 
 def _existing_folder(value: object) -> Path:
     path = _path(value)
     if not path.is_dir():
-        raise BadValueError(f"there is no folder {quoted(value)}")
+        raise BadValueError(f"there is no folder {quoted(value)}", _relative(value))
     return path
 
 
@@ -72,7 +78,7 @@ def _watched(value: object) -> tuple[str, ...]:
     entries = parse_texts(value)
     for entry in entries:
         if not any(sign in entry for sign in "*?[") and not os.path.exists(entry):
-            raise BadValueError(f"there is no file {quoted(entry)}")
+            raise BadValueError(f"there is no file {quoted(entry)}", _relative(entry))
     return entries
 
 
@@ -211,7 +217,9 @@ def _user(value: object) -> int | None:
     try:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
-        raise BadValueError(f"there is no user {quoted(name)}") from None
+        raise BadValueError(
+            f"there is no user {quoted(name)}", "make it, or write another or a number"
+        ) from None
 
 
 def _group(value: object) -> int | None:
@@ -225,7 +233,9 @@ def _group(value: object) -> int | None:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
-        raise BadValueError(f"there is no group {quoted(name)}") from None
+        raise BadValueError(
+            f"there is no group {quoted(name)}", "make it, or write another or a number"
+        ) from None
 
 
 USER = Kind("a user", _user, "USER", {"type": ["string", "integer"]})

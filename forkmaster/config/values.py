@@ -102,7 +102,7 @@ def _integer(value: object) -> int:
                 ) from None
     if value is None:
         raise BadValueError("None is not a whole number", "is an environment variable missing?")
-    raise BadValueError(f"{quoted(value)} is not a whole number")
+    raise BadValueError(f"{quoted(value)} is not a whole number", "write a number, as 4")
 
 
 def count(minimum: int = 0, maximum: int | None = None) -> Kind:
@@ -217,14 +217,18 @@ MEMORY = Kind("a size in bytes", _memory, "SIZE", _SIZE_SCHEMA)
 
 def _octal(value: object) -> int:
     # gunicorn's rule for modes: text with a leading zero is octal, an integer is what it is.
+    wrong = BadValueError(
+        f"{quoted(value)} is not a file mode", 'write it in octal, as 0o660 or "0660"'
+    )
     if isinstance(value, str) and re.fullmatch(r"\s*0[0-7]+\s*", value):
         number = int(value, 8)
     else:
-        number = _integer(value)
+        try:
+            number = _integer(value)
+        except BadValueError:
+            raise wrong from None
     if not 0 <= number <= 0o7777:
-        raise BadValueError(
-            f"{quoted(value)} is not a file mode", 'write it in octal, as 0o660 or "0660"'
-        )
+        raise wrong
     return number
 
 
@@ -259,7 +263,10 @@ def _workers(value: object) -> int:
         return value
     if isinstance(value, str) and value.strip().lower() == "auto":
         return OnePerProcessor(len(os.sched_getaffinity(0)))
-    number = _integer(value)
+    try:
+        number = _integer(value)
+    except BadValueError as exc:
+        raise BadValueError(exc.what, 'write a number, as 4, or "auto"') from None
     if number < 1:
         raise BadValueError(f"{number} workers would serve nobody", 'write 1 or more, or "auto"')
     return number

@@ -101,7 +101,8 @@ MISTAKES = {
     "two mistakes at once": (
         ["-w", "many", "-t", "soon", "hello"],
         5,
-        'forkmaster: workers: "many" is not a whole number (--workers)\n'
+        'forkmaster: workers: "many" is not a whole number (--workers); '
+        'write a number, as 4, or "auto"\n'
         'forkmaster: timeout: "soon" is not a number of seconds (--timeout); '
         "write a number, as 30 or 0.5",
     ),

@@ -22,7 +22,7 @@ def test_settings_of_a_call_are_checked_like_all_others(tmp_path: Path) -> None:
         forkmaster.run("a:b", worker=2, workers="many")  # type: ignore[call-arg, arg-type]
 
     assert str(caught.value).splitlines() == [
-        'workers: "many" is not a whole number (forkmaster.run)',
+        'workers: "many" is not a whole number (forkmaster.run); write a number, as 4, or "auto"',
         "worker: is not a setting (forkmaster.run); did you mean workers?",
     ]
 
@@ -75,7 +75,10 @@ def test_a_mistake_of_an_embedded_program_ends_it_with_5(
 
     assert caught.value.code == 5
     said = capsys.readouterr().err
-    assert said == 'forkmaster: workers: "many" is not a whole number (cfg.set)\n'
+    assert said == (
+        'forkmaster: workers: "many" is not a whole number (cfg.set); '
+        'write a number, as 4, or "auto"\n'
+    )
 
 
 def test_a_load_config_that_fails_ends_the_program_with_5(

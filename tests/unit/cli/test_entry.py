@@ -113,7 +113,9 @@ def test_help_is_in_colour_where_that_is_asked_for(
                                   "for the module of that name write check:application"),
         (["chekc"], 2,
          "forkmaster: there is no module chekc; did you mean forkmaster check?"),
-        (["-w", "x", "a:b"], 5, 'forkmaster: workers: "x" is not a whole number (--workers)'),
+        (["-w", "x", "a:b"], 5,
+         'forkmaster: workers: "x" is not a whole number (--workers); '
+         'write a number, as 4, or "auto"'),
         (["-c", "nowhere.py", "a:b"], 5,
          "forkmaster: there is no configuration file nowhere.py in {folder}"),
         (["--bind", ":1", "--host", "x", "a:b"], 2,
@@ -136,7 +138,8 @@ def test_every_problem_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert forkmaster("-w", "x", "--threads", "0", "a:b") == 5
 
     assert capsys.readouterr().err.splitlines() == [
-        'forkmaster: workers: "x" is not a whole number (--workers)',
+        'forkmaster: workers: "x" is not a whole number (--workers); '
+        'write a number, as 4, or "auto"',
         "forkmaster: threads: 0 is too small (--threads); write 1 or more",
     ]
 

@@ -491,7 +491,8 @@ def test_a_hook_in_toml_is_a_dotted_path(load_file: Load) -> None:
          "config: is not a setting (forkmaster.toml, line 1); "
          "one file is read, and it cannot name another"),
         ("threds = 2\nworkers = 'many'",
-         'workers: "many" is not a whole number (forkmaster.toml, line 2)\n'
+         'workers: "many" is not a whole number (forkmaster.toml, line 2); '
+         'write a number, as 4, or "auto"\n'
          "threds: is not a setting (forkmaster.toml, line 1); did you mean threads?"),
         ("workers = ", "forkmaster.toml is not valid TOML: Invalid value (at end of document)"),
         ("\ntimeout = '30 parsecs'",

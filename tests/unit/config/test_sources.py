@@ -181,7 +181,7 @@ def test_every_problem_of_every_source_is_reported_at_once(tmp_path: Path) -> No
         "backlog: None is not a whole number (gunicorn.conf.py, line 3); "
         "is an environment variable missing?",
         'workers: 0 workers would serve nobody (FORKMASTER_WORKERS); write 1 or more, or "auto"',
-        'threads: "x" is not a whole number (--threads)',
+        'threads: "x" is not a whole number (--threads); write a number, as 4',
     ]
 
 
