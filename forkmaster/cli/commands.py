@@ -54,16 +54,20 @@ class Forkmaster(click.Group):
         return made
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """The commands, and the options of the default one."""
-        if not incomplete.startswith("-"):
-            return [
-                CompletionItem(name, help=about)
-                for name, (_, about) in COMMANDS.items()
-                if name.startswith(incomplete)
-            ]
+        """The commands, and what the default one takes: applications and options."""
         default = self.get_command(ctx, DEFAULT)
         assert default is not None
-        return default.shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            return default.shell_complete(ctx, incomplete)
+        found = [
+            CompletionItem(name, help=about)
+            for name, (_, about) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        for param in default.params:
+            if isinstance(param, click.Argument):
+                found += param.shell_complete(ctx, incomplete)
+        return found
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         first = args[0] if args else None

@@ -44,6 +44,8 @@ def test_completion_prints_a_script(shell: str, capsys: pytest.CaptureFixture[st
     ("before", "word", "found"),
     [
         ([], "ch", ["check"]),
+        ([], "project.", ["project.asgi", "project.wsgi"]),
+        ([], "m", ["migrate", "main", "manage"]),
         ([], "--bac", ["--backlog"]),
         (["-w", "3"], "--bac", ["--backlog"]),
         (["check"], "--bac", ["--backlog"]),
