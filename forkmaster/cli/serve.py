@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from forkmaster.cli.commands import COMMANDS
 from forkmaster.cli.options import Command, given_by_everything, write_section
-from forkmaster.config.sources import Loaded, load
 from forkmaster.errors import UsageError
+
+if TYPE_CHECKING:
+    from forkmaster.config.sources import Loaded
 
 NO_APPLICATION = (
     "no application is named; write forkmaster MODULE:ATTRIBUTE, "
@@ -47,6 +47,9 @@ def command() -> click.Command:
 def serve(**parameters: Any) -> int:
     """Serve until told to stop.  Returns the exit code of the server."""
     refuse_slips(parameters["app"])
+    # Imported late, here and below: --help needs none of it, and people wait for that.
+    from forkmaster.config.sources import load
+
     loaded = load(given_by_everything(parameters))
     require_application(loaded)
     if loaded.config.print_config or loaded.config.check_config:
@@ -55,7 +58,6 @@ def serve(**parameters: Any) -> int:
         if loaded.config.print_config:
             show.print_settings(loaded)
         return check.check(loaded)
-    # Imported late: it brings the whole server along.
     from forkmaster.master import startup, upgrade
 
     if upgrade.is_preflight(os.environ):
@@ -84,6 +86,9 @@ def refuse_slips(app: str | None) -> None:
             f"for the module of that name write {app}:application"
         )
     if app.isidentifier() and not Path(f"{app}.py").exists() and not Path(app).exists():
+        import difflib
+        from importlib.util import find_spec
+
         close = difflib.get_close_matches(app, commands, n=1, cutoff=0.8)
         if close and find_spec(app) is None:
             raise UsageError(f"there is no module {app}; did you mean forkmaster {close[0]}?")

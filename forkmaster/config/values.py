@@ -416,7 +416,10 @@ def _variables(value: object) -> tuple[str, ...]:
     pairs = parse_texts(value)
     for pair in pairs:
         if "=" not in pair or pair.startswith("="):
-            raise BadValueError(f"{quoted(pair)} sets no variable", "write NAME=value")
+            # Not all of it: what follows the name may be a secret.
+            name = re.split(r"\W", pair, maxsplit=1)[0]
+            shown_pair = name if name == pair else f"{name}…"
+            raise BadValueError(f"{quoted(shown_pair)} sets no variable", "write NAME=value")
     return pairs
 
 
