@@ -66,13 +66,20 @@ class Migration:
 
 
 def migrated(text: str, name: str) -> str:
-    """The forkmaster.toml for the text of an .ini file called `name`."""
+    """The forkmaster.toml for the text of an .ini file called `name`.
+
+    Raises ForkmasterError if it is another kind of file.
+    """
     migration = Migration()
     used = set(re.findall(VARIABLE, text))
+    any_known = False
     for number, key, value in options(text):
         known = any(key in table for table in (PLAIN, TAKEN, GIVEN, NONE))
+        any_known |= known
         if known or key not in used:  # a variable of the file was put in where it is used
             _take(migration, number, key, value)
+    if not any_known and "[uwsgi]" not in text.lower():
+        raise ForkmasterError(f"{name} has no option of uWSGI; an .ini with [uwsgi] is wanted")
     return _written(migration, name)
 
 

@@ -12,6 +12,7 @@ from forkmaster.cli import entry, migrate
 from forkmaster.cli.migrate import migrated
 from forkmaster.config.sources import load
 from forkmaster.config.table import SETTINGS
+from forkmaster.errors import ForkmasterError
 
 COPENHAGEN = """\
 [uwsgi]
@@ -166,3 +167,11 @@ def test_a_file_that_cannot_be_read_is_a_failure(
 
     assert caught.value.code == 1
     assert capsys.readouterr().err.endswith("nowhere.ini: No such file or directory\n")
+
+
+@pytest.mark.parametrize("text", ["", "[app:main]\nuse = egg:x", "uwsgi:\n  module: a.b\n"])
+def test_a_file_of_another_kind_is_refused(text: str) -> None:
+    with pytest.raises(ForkmasterError) as caught:
+        migrated(text, "x.yaml")
+
+    assert str(caught.value) == "x.yaml has no option of uWSGI; an .ini with [uwsgi] is wanted"
