@@ -263,10 +263,7 @@ class Exchange:
         elif isinstance(result, FileWrapper) and self._takes_file(result):
             return self.resume()
         elif isinstance(result, (str, bytes)):
-            raise TypeError(
-                f"the application returned a {type(result).__name__}; the body must be an"
-                " iterable of bytes, such as [b'...']"
-            )
+            raise self._not_bytes("returned", result)
         self._iterator = iter(result)
         return self.resume()
 
@@ -342,13 +339,17 @@ class Exchange:
         self.streaming = True
         self.connection.takes_hints = False
 
+    def _not_bytes(self, did: str, data: object) -> TypeError:
+        # By its name: the frames of the application have ended, and there may be a middleware.
+        return TypeError(
+            f"{self.worker.config.app or 'the application'} {did} a {type(data).__name__}; the"
+            " body must be an iterable of bytes, such as [b'...'] (PEP 3333)"
+        )
+
     def _put(self, data: Any) -> None:
         """Queue a piece of the body, framed, and cut where its Content-Length ends."""
         if not isinstance(data, bytes):
-            raise TypeError(
-                f"the application sent a {type(data).__name__}; the body must be an iterable of"
-                " bytes, such as [b'...']"
-            )
+            raise self._not_bytes("sent", data)
         if not self.streaming:
             if not data:
                 return  # PEP 3333: the head goes out with the first byte

@@ -134,7 +134,10 @@ def test_a_body_of_str_is_explained(serve: Serve) -> None:
     answer = server.get("/")
 
     assert answer.status == 500
-    server.wait_for_line("bytes")
+    server.wait_for_line(
+        r"GET / from .*: str_body sent a str; the body must be an iterable of bytes, "
+        r"such as \[b'\.\.\.'\] \(PEP 3333\)$"
+    )
 
 
 def test_an_application_that_raises(serve: Serve, kind: Kind) -> None:
