@@ -143,7 +143,7 @@ ADDRESSES_IF_ANY = Kind(
 def _statsd(value: object) -> TCPAddress | UnixAddress:
     if isinstance(value, str):
         value = value.strip()
-        has_port = value.rpartition(":")[2].isdigit() or value.startswith("unix:")
+        has_port = value.rpartition(":")[2].isdigit() or value.startswith(("unix:", "fd:"))
         if not has_port and value:
             value = f"{value}:{STATSD_PORT}"
     address = _address(value)

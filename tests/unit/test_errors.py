@@ -58,7 +58,7 @@ def messages() -> dict[str, list[str]]:
 MESSAGES = messages()
 SEEN = {
     # As a pattern has them.
-    text.replace("\\", "").strip("^$")
+    text.replace("\\", "").strip("^$ ")
     for path in TESTS.rglob("test_*.py")
     if path != Path(__file__)
     for text in literals(ast.parse(path.read_text()))

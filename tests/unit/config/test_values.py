@@ -135,6 +135,9 @@ TAKEN = [
     (places.ADDRESSES, "127.0.0.1:8000", (A,)),
     (places.ADDRESSES, ["127.0.0.1:8000", "unix:/x"], (A, UnixAddress("/x"))),
     (places.ADDRESSES, ("127.0.0.1",), (A,)),
+    (places.STATSD, "metrics", TCPAddress("metrics", 8125)),
+    (places.STATSD, " metrics:99 ", TCPAddress("metrics", 99)),
+    (places.STATSD, "unix:///run/statsd", UnixAddress("/run/statsd")),
     (places.NETWORKS, None, ()),
     (places.NETWORKS, "*", ("*",)),
     (places.NETWORKS, "127.0.0.1, 10.0.0.0/8,::1", ("127.0.0.1", "10.0.0.0/8", "::1")),
@@ -240,6 +243,7 @@ REFUSED = [
         '"proxy" is not an IP address or network; '
         'write addresses, networks as "10.0.0.0/8", or "*"',
     ),
+    (places.STATSD, "fd://3", "fd://3 is no address of a server; write HOST:PORT"),
     (places.PROXY_PROTOCOL, "v3", '"v3" is not one of its values; write off, v1, v2 or auto'),
     (places.PROXY_PROTOCOL, 1, "1 is not one of its values; write off, v1, v2 or auto"),
     (
