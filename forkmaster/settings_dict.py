@@ -252,7 +252,7 @@ class SettingsDict(TypedDict, total=False):
     """The least that is written."""
 
     capture_output: bool
-    """Write what the application prints into the error log."""
+    """Write what the application, and what it starts, prints into the error log."""
 
     logger_class: str | type | None
     """A class that sets the logs up, derived from gunicorn.glogging.Logger."""

@@ -340,15 +340,27 @@ def _install(
     logger.handlers = [*([FileHandler(file, formatter)] if file else []), *others]
 
 
+def print_into(fd: int) -> None:
+    """Send there what this process prints, and what it starts.  In a child; closes `fd`."""
+    _logs.captures = None
+    _redirect(fd)
+    os.close(fd)
+
+
 def _capture(file: LogFile) -> None:
-    """Make what this process, and what it starts, prints part of the log."""
+    """Make what this process prints part of the log.  In the master, of what hooks print."""
+    _redirect(file.fd)
+    _logs.captures = file
+
+
+def _redirect(fd: int) -> None:
+    """Standard output and error are `fd` from now on."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.flush()
             stream.reconfigure(line_buffering=True)  # or a print would wait for 8 KiB of others
-    os.dup2(file.fd, STDOUT)
-    os.dup2(file.fd, STDERR)
-    _logs.captures = file
+    os.dup2(fd, STDOUT)
+    os.dup2(fd, STDERR)
 
 
 def _syslog_handlers(config: Config) -> dict[str, list[logging.Handler]]:

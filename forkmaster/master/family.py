@@ -123,6 +123,7 @@ class Family:
 
     def _spawn_failed(self, process: Process, reason: str) -> None:
         del self.processes[process.serial]
+        self.spawner.outputs.drop(process)
         self.spawner.forget(process)
         self.decide(events.SpawnFailed(process.serial, f"cannot fork {process}: {reason}"))
 
@@ -184,6 +185,7 @@ class Family:
         # It may have become ready and died between two looks at the announcements.
         self.heed()
         child = self.supervisor.children[process.serial]
+        self.spawner.outputs.take_last_words(process)
         self._report(process, child, ended)
         said = self.board.take_stacks(process.serial) if process.role in PROBES else ""
         del self.processes[process.serial]
@@ -254,6 +256,7 @@ class Family:
                 cell=process.cell,
                 born=process.born,
                 link_fd=None if process.link is None else process.link.fileno(),
+                output_fd=self.spawner.outputs.fd_of(process),
             )
             for process in self.processes.values()
         )

@@ -39,6 +39,7 @@ from forkmaster.master.family import Family, routine
 from forkmaster.master.inquests import Inquests
 from forkmaster.master.notify import Announcer, standing_of
 from forkmaster.master.orders import Orders
+from forkmaster.master.output import Outputs
 from forkmaster.master.policy import Role
 from forkmaster.master.readings import is_serving, policy_of, pulse_of
 from forkmaster.master.sampling import Sampler
@@ -104,7 +105,9 @@ class Master:
         self.bindings = bindings
         self.board = board
         self.server = server or ServerView(loaded.config)
-        self.spawner = Spawner(board, self.server, left)
+        self.selector = selectors.DefaultSelector()
+        self.outputs = Outputs(self.selector)
+        self.spawner = Spawner(board, self.server, self.outputs, left)
         self.processes: dict[int, Process] = {}
         self.notifier = notifier
         self.announcer = Announcer(notifier.watchdog, is_ready=left is not None)
@@ -128,7 +131,6 @@ class Master:
         self.observers.append(self.ready_line.observe)
         self._last_words = ""  # why the server has ended
         self._events: deque[events.Event] = deque()
-        self.selector = selectors.DefaultSelector()
         self.family = Family(
             supervisor=self.supervisor,
             spawner=self.spawner,
@@ -217,6 +219,7 @@ class Master:
         """Give back everything: no child is left, or none ever came."""
         if self.control is not None:
             self.control.close()
+        self.outputs.close()
         self.spawner.close()
         self.signals.close()
         self.selector.close()

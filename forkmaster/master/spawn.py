@@ -22,6 +22,7 @@ from forkmaster.board.board import Board
 from forkmaster.errors import ForkmasterError
 from forkmaster.master import hooks, upgrade
 from forkmaster.master.monitor import MonitorChild
+from forkmaster.master.output import Outputs
 from forkmaster.master.policy import Role
 from forkmaster.master.watcher import Watcher
 from forkmaster.master.zygote import Link, Zygote
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from forkmaster.master.upgrade import ProcessState, State
 
 log = logging.getLogger("forkmaster.error")
+
+SPEAKERS = frozenset({Role.WORKER, Role.ZYGOTE})  # those that run code of the application
 
 
 @dataclass
@@ -90,9 +93,12 @@ class Process:
 class Spawner:
     """All that a child inherits, and the forks themselves.  In the master."""
 
-    def __init__(self, board: Board, server: ServerView, left: State | None = None) -> None:
+    def __init__(
+        self, board: Board, server: ServerView, outputs: Outputs, left: State | None = None
+    ) -> None:
         """`left` is what the program before this one left, after an upgrade."""
         self.board = board
+        self.outputs = outputs
         self.server = server
         page = board.path / "balance"
         if left is None:
@@ -111,6 +117,7 @@ class Spawner:
             end_of_it.setblocking(False)
         self.masters_own: list[Callable[[], None]] = []
         """Called in every child: lets go of what else is the master's."""
+        self.masters_own.append(outputs.close_in_child)
 
     def spawn(
         self,
@@ -139,6 +146,12 @@ class Spawner:
             raise
         view = WorkerView(serial, config, listeners, slot, role.value)
         process = Process(serial, generation, role, slot, cell, view, monotonic())
+        try:
+            captures = config.capture_output and role in SPEAKERS
+            output_fd = self.outputs.pipe_for(process) if captures else -1
+        except OSError:
+            self.forget(process)
+            raise
         assignment = Assignment(
             serial=serial,
             generation=generation,
@@ -150,6 +163,7 @@ class Spawner:
             liveness_fd=self._liveness,
             announce_fd=self._announce,
             stacks_fd=stacks_fd,
+            output_fd=output_fd,
             master_pid=os.getpid(),
             folder=str(config.chdir or loaded.folder),
             preloaded=False,
@@ -160,8 +174,12 @@ class Spawner:
         try:
             self._start(process, assignment, loaded, siblings, unserved)
         except OSError:
+            self.outputs.drop(process)
             self.forget(process)
             raise
+        finally:
+            if output_fd >= 0:
+                os.close(output_fd)
         return process
 
     def forget(self, process: Process) -> None:
@@ -181,6 +199,8 @@ class Spawner:
         process = Process(left.serial, left.generation, role, slot, left.cell, view, left.born)
         if left.link_fd is not None:
             process.link = Link.adopt(left.link_fd)
+        if left.output_fd is not None:
+            self.outputs.adopt(process, left.output_fd)
         process.is_born(left.pid)
         return process
 
@@ -230,8 +250,8 @@ class Spawner:
             case Role.WORKER:
                 if loaded.config.preload_app:
                     zygote = _zygote_of(process.generation, siblings)
-                    stacks_fd = assignment.stacks_fd
-                    zygote.order(process.serial, process.cell, process.slot.path, stacks_fd)
+                    descriptors = (assignment.stacks_fd, assignment.output_fd)
+                    zygote.order(process.serial, process.cell, process.slot.path, *descriptors)
                     return
                 hooks.call(loaded.config, "pre_fork", self.server, process.view)
                 run = Child(assignment).run

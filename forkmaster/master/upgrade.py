@@ -63,6 +63,7 @@ class ProcessState:
     cell: int
     born: float
     link_fd: int | None
+    output_fd: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class State:
     def descriptors(self) -> list[int]:
         """Every descriptor that must survive the exec."""
         links = [each.link_fd for each in self.processes if each.link_fd is not None]
+        links += [each.output_fd for each in self.processes if each.output_fd is not None]
         listeners = [each.fd for each in self.listeners]
         return [self.lock_fd, *self.announce, *self.liveness, *self.handoff, *listeners, *links]
 

@@ -91,13 +91,16 @@ class Link:
         assert self._far_end is not None
         self._far_end.close()
 
-    def order(self, serial: int, cell: int, slot: Path, stacks_fd: int) -> None:
+    def order(
+        self, serial: int, cell: int, slot: Path, stacks_fd: int, output_fd: int = -1
+    ) -> None:
         """Ask for a worker.  Raises OSError: the zygote is dead, or has a hundred to fork yet."""
         order = Order(serial, cell, slot.name)
         slot_fd = os.open(slot, os.O_RDWR | os.O_CLOEXEC)
         try:
             message = json.dumps(vars(order)).encode()
-            socket.send_fds(self._socket, [message], [slot_fd, stacks_fd])
+            descriptors = [slot_fd, stacks_fd] + ([output_fd] if output_fd >= 0 else [])
+            socket.send_fds(self._socket, [message], descriptors)
         finally:
             os.close(slot_fd)
         self.pending.add(order.serial)
@@ -141,19 +144,25 @@ class Zygote:
         self.assignment.slot.words[layout.KIND] = layout.KINDS.index("zygote")
         self.child.on_ready()
         while True:
-            message, descriptors, _, _ = socket.recv_fds(self.channel, LONGEST_MESSAGE, 2)
+            message, descriptors, _, _ = socket.recv_fds(self.channel, LONGEST_MESSAGE, 3)
             if not message:
                 return  # the master has closed its end, or died
             order = Order(**json.loads(message))
-            slot_fd, stacks_fd = descriptors
+            slot_fd, stacks_fd, *output = descriptors
+            output_fd = output[0] if output else -1
             # Told to stop between the fork and the answer, it would leave a worker behind that
             # the master knows nothing of.
             with signals_blocked():
-                answer = self._obey(order, slot_fd, stacks_fd, loaded)
+                answer = self._obey(order, slot_fd, stacks_fd, output_fd, loaded)
                 self.channel.send(json.dumps(vars(answer)).encode())
 
     def _obey(
-        self, order: Order, slot_fd: int, stacks_fd: int, loaded: Callable[..., Any]
+        self,
+        order: Order,
+        slot_fd: int,
+        stacks_fd: int,
+        output_fd: int,
+        loaded: Callable[..., Any],
     ) -> Answer:
         """Fork one worker.  With signals blocked."""
         zygote = self.assignment
@@ -165,6 +174,7 @@ class Zygote:
             serial=order.serial,
             slot=slot,
             stacks_fd=stacks_fd,
+            output_fd=output_fd,
             balance=self.balance.share(order.cell),
             preloaded=True,
             view=view,
@@ -181,6 +191,8 @@ class Zygote:
             os.close(write_end)
             slot.close()
             os.close(stacks_fd)
+            if output_fd >= 0:
+                os.close(output_fd)
         with os.fdopen(read_end) as told:
             pid, _, error = told.read().partition(" ")
         os.waitpid(between, 0)

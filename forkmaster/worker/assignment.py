@@ -40,6 +40,8 @@ class Assignment:
     """Where `announce` writes."""
     stacks_fd: int
     """Where the dump signal writes the stacks of all threads."""
+    output_fd: int
+    """Where standard output and error go; -1: where they are."""
     master_pid: int
     folder: str
     """The folder to serve from, by the name its user knows it by: it may be a symbolic link."""

@@ -139,6 +139,8 @@ class Child:
         # First of all, so that even a hang in a hook can be asked where it stands.
         faulthandler.enable(file=assignment.stacks_fd, all_threads=True)
         faulthandler.register(DUMP_SIGNAL, file=assignment.stacks_fd, all_threads=True, chain=False)
+        if assignment.output_fd >= 0:
+            logs.print_into(assignment.output_fd)
         losses.count_in(assignment.slot.words, layout.LINES_LOST)
         logs.identify(assignment.serial, assignment.generation)
         self._take_signals()

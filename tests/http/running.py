@@ -86,6 +86,7 @@ class Site:
             liveness_fd=live_read,
             announce_fd=announce_write,
             stacks_fd=2,
+            output_fd=-1,
             folder=str(self.folder),
             master_pid=os.getpid(),
             server=ServerView(config),

@@ -71,7 +71,8 @@ class Logs:
         False,
         BOOLEAN,
         "--capture-output",
-        "Write what the application prints into the error log.",
+        "Write what the application, and what it starts, prints into the error log.",
+        differs="each line bears its time and its worker, and it is done for an errorlog of - too",
     )
     logger_class: type | str | None = setting(
         None,
