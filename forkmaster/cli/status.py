@@ -136,6 +136,9 @@ def head(status: Status, now: float) -> list[str]:
         queue = "" if listener.waiting is None else f": {listener.waiting} of {listener.limit} wait"
         lines.append(f"listening on {listener.address}{queue}")
     lines.append(_traffic(status))
+    lost = status.counters["lines_lost"]
+    if lost:
+        lines.append(f"{lost} lines of the logs could not be written")
     return lines
 
 

@@ -191,7 +191,9 @@ def test_a_board_without_a_notice_or_none_at_all(tmp_path: Path, board: Board) -
 
 
 def test_the_screen(board: Board) -> None:
-    serve(worker(board, 1), 10)
+    slot = worker(board, 1)
+    serve(slot, 10)
+    slot.words[layout.LINES_LOST] = 3
     serve(worker(board, 2), 2, status=500, microseconds=3_000_000)
     outcome = Outcome("rolled_back", 0, "worker 4 exited with status 3\nmore", 4900.0)
     death = Death(9, 77, "signal", "was killed by SIGSEGV", 4000.0)
@@ -203,6 +205,7 @@ def test_the_screen(board: Board) -> None:
     assert "settings: /etc/shop.toml" in text
     assert "the last reload was rolled back 1 min 40 s ago: worker 4 exited with status 3\n" in text
     assert "12 requests, - per second, 2 failed (5xx)" in text
+    assert "\n3 lines of the logs could not be written\n" in text
     assert "16 min 40 s ago  worker 9 (pid 77): was killed by SIGSEGV" in text
 
 
