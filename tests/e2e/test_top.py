@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,7 +45,10 @@ class Terminal:
         return text in self.tmux("capture-pane", "-p")
 
     def wait(self, text: str) -> None:
-        wait_for(lambda: self.shows(text), what=f"{text!r} on\n{self.tmux('capture-pane', '-p')}")
+        try:
+            wait_for(lambda: self.shows(text))
+        except AssertionError as exc:
+            raise AssertionError(f"no {text!r} on\n{self.tmux('capture-pane', '-p')}") from exc
 
     def close(self) -> None:
         self.tmux("kill-server")
@@ -65,8 +69,9 @@ def terminal(server: Server, tmp_path: Path) -> Iterator[Terminal]:
 
 def test_it_is_live_and_obeys_keys(server: Server, terminal: Terminal) -> None:
     terminal.wait("2 of 2 workers ready")
-    slow = server.send(request_bytes("/slow?10"))
-    terminal.wait("GET /slow?10 for")
+    # Longer than everything that is waited for below: it must be there to be seen.
+    server.send(request_bytes("/slow?300"))
+    terminal.wait("GET /slow?300 for")
     terminal.press("s", "s", "s", "s", "s")
     terminal.wait("(by serving)")
     terminal.press("k", "k", "t")  # of the first row
@@ -82,7 +87,7 @@ def test_it_is_live_and_obeys_keys(server: Server, terminal: Terminal) -> None:
 
     terminal.wait("ended with 0")
     assert not terminal.shows("workers ready"), "the other screen is left"
-    slow.close()
+    server.stop(signal.SIGQUIT)
 
 
 def test_it_ends_with_the_server(server: Server, terminal: Terminal) -> None:
