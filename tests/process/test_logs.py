@@ -302,3 +302,46 @@ def test_no_line_is_broken_by_another_process(serve: Serve, tmp_path: Path) -> N
 
     wait_for(lambda: log.read_text().count("\n") >= load.answered)
     assert set(log.read_text().splitlines()) == {f"<{long}>"}
+
+
+@pytest.fixture(params=["udp", "tcp", "unix", "unix#stream"])
+def syslogd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
+    """What to call a syslog daemon, and its socket."""
+    scheme, _, stream = request.param.partition("#")
+    is_stream = scheme == "tcp" or bool(stream)
+    family = socket.AF_UNIX if scheme == "unix" else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM if is_stream else socket.SOCK_DGRAM) as daemon:
+        daemon.bind(str(tmp_path / "log") if scheme == "unix" else ("127.0.0.1", 0))
+        daemon.settimeout(10)
+        if is_stream:
+            daemon.listen()
+        where = daemon.getsockname()
+        address = where if scheme == "unix" else f"127.0.0.1:{where[1]}"
+        yield f"{scheme}://{address}{'#stream' if stream else ''}", daemon
+
+
+@pytest.mark.lab
+def test_syslog_gets_both_logs(serve: Serve, syslogd: tuple[str, socket.socket]) -> None:
+    address, daemon = syslogd
+    server = serve(
+        *("--log-syslog", "--log-syslog-to", address, "--log-syslog-facility", "local3"),
+        *("--log-syslog-prefix", "shop", "--access-logformat", "%(r)s", "wsgi_echo"),
+    )
+    server.get("/a-line")
+
+    if daemon.type == socket.SOCK_DGRAM:
+        sources = [daemon, daemon]
+    else:
+        sources = [daemon.accept()[0] for _ in range(2)]  # a connection for each log
+    heard(sources[0], rb"<158>forkmaster\.shop\.error: \[\d+\] worker 1 ready")
+    heard(sources[1], rb"<158>forkmaster\.shop\.access: \[\d+\] GET /a-line HTTP/1\.1")
+    for source in sources:
+        source.close()
+
+
+def heard(sock: socket.socket, wanted: bytes) -> None:
+    """Returns when what is wanted has come."""
+    sock.settimeout(10)
+    seen = b""
+    while not re.search(wanted, seen):
+        seen += sock.recv(1 << 16) + b"\0"
