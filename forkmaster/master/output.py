@@ -13,7 +13,6 @@ A worker that prints faster than the master writes waits for it, as it would for
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import selectors
@@ -24,8 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("forkmaster.error")
 
-READ = 64 << 10  # at a turn, so that one who prints a lot does not keep the master from its work
-ROOM = 1 << 20  # in the pipe: what may be printed while the master is busy or stopped
+# What a pipe holds, pipe(7).  At a turn no more is read, so that one who prints a lot does not keep
+# the master from its work.
+READ = 64 << 10
 LONGEST = 8 << 10  # of a line; more is several
 
 
@@ -40,10 +40,6 @@ class Outputs:
     def pipe_for(self, process: Process) -> int:
         """A new pipe; returns the end that the child writes to.  Raises OSError (EMFILE)."""
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        try:
-            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, ROOM)
-        except OSError:
-            pass  # this user has many pipes; 64 KiB then
         self.adopt(process, read_end)
         return write_end
 
@@ -62,8 +58,9 @@ class Outputs:
         fd = self.fd_of(process)
         if fd is not None:
             output = self._open[fd]
-            while self._read(output):
-                pass
+            # No more than a pipe holds: what it has started may go on for ever.
+            if self._read(output):
+                self._read(output)
             output.end_line()
 
     def drop(self, process: Process) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import subprocess
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -87,7 +88,7 @@ def test_of_the_dead_everything_is_taken_and_others_may_go_on(
     outputs = Outputs(selector)
     process: Any = Worker()
     write_end = outputs.pipe_for(process)
-    os.write(write_end, b"a" * 100_000 + b"\nhalf")
+    os.write(write_end, b"a" * 60_000 + b"\nhalf")
 
     outputs.take_last_words(process)  # a child of it still has the pipe
     os.write(write_end, b"of its child\n")
@@ -95,6 +96,22 @@ def test_of_the_dead_everything_is_taken_and_others_may_go_on(
 
     assert lines(caplog)[-2:] == ["worker 3: half", "worker 3: of its child"]
     os.close(write_end)
+    outputs.close()
+
+
+def test_what_the_dead_have_started_may_go_on_for_ever(
+    selector: selectors.BaseSelector,
+) -> None:
+    outputs = Outputs(selector)
+    process: Any = Worker()
+    write_end = outputs.pipe_for(process)
+    with subprocess.Popen(["yes"], stdout=write_end) as endless:
+        os.close(write_end)
+        selector.select(10)
+
+        outputs.take_last_words(process)
+
+        endless.kill()
     outputs.close()
 
 
