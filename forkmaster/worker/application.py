@@ -60,6 +60,8 @@ def load(app: str) -> Callable[..., Any]:
     if app in _provided:
         return _provided_by_program(app)
     module_name, _, expression = app.partition(":")
+    if not module_name:
+        raise AppError(f'"{app}" names no module; write MODULE:NAME, as project.wsgi:application')
     expression = expression or DEFAULT_ATTRIBUTE
     names, call = _parse(app, expression)
     folder = os.getcwd()
@@ -143,7 +145,7 @@ def _attribute(module: ModuleType, names: list[str]) -> object:
 
 def _import(name: str, expression: str) -> ModuleType:
     path = Path(name)
-    if path.suffix == ".py" and path.is_file():
+    if (path.suffix == ".py" or os.sep in name) and path.with_suffix(".py").is_file():
         dotted = ".".join(path.with_suffix("").parts)
         raise AppError(f"{name} is a file; did you mean {dotted}:{expression}?")
     try:
@@ -168,12 +170,20 @@ def _is_part(missing: str | None, name: str) -> bool:
 
 def _not_found(name: str, missing: str) -> str:
     text = f'cannot import {name}: no module named "{missing}" in {os.getcwd()} or on the path'
+    parent, _, last = name.rpartition(".")
+    if missing == name and last.isidentifier() and _is_module_here(parent):
+        return f"{text}; did you mean {parent}:{last}?"
     if "." not in missing:
         here = {path.stem for path in Path().glob("*.py")}
         here |= {path.parent.name for path in Path().glob("*/__init__.py")}
         for close in difflib.get_close_matches(missing, sorted(here), n=1):
             text += f"; did you mean {close}{name.removeprefix(missing)}?"
     return text
+
+
+def _is_module_here(name: str) -> bool:
+    """Whether there is a file for the module in the current folder."""
+    return bool(name) and Path(*name.split(".")).with_suffix(".py").is_file()
 
 
 def _make(app: str, factory: object, call: ast.Call) -> object:

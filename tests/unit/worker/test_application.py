@@ -167,6 +167,31 @@ def test_a_file_name_is_answered_with_the_module_name(write: Write) -> None:
         load("site_b/wsgi.py:main")
 
 
+def test_a_path_is_answered_with_the_module_name(write: Write) -> None:
+    write("site_d/wsgi.py", WSGI.format(name="main"))
+
+    with pytest.raises(AppError, match=r"^site_d/wsgi is a file; did you mean site_d\.wsgi:app\?"):
+        load("site_d/wsgi:app")
+
+
+@pytest.mark.parametrize("app", ["site_e.main", "site_e.main:application"])
+def test_a_dot_is_answered_with_a_colon(app: str, write: Write) -> None:
+    write("site_e.py", WSGI.format(name="main"))
+
+    with pytest.raises(BootError, match=r"; did you mean site_e:main\?$"):
+        load(app)
+
+
+@pytest.mark.parametrize("app", ["", ":", ":app"])
+def test_an_application_without_a_module_is_none(app: str) -> None:
+    with pytest.raises(AppError) as caught:
+        load(app)
+
+    assert str(caught.value) == (
+        f'"{app}" names no module; write MODULE:NAME, as project.wsgi:application'
+    )
+
+
 def test_an_unknown_module_is_answered_with_its_neighbour(write: Write) -> None:
     write("project_c/__init__.py", "")
 
