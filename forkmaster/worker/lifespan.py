@@ -64,13 +64,14 @@ class Lifespan:
     def _judge_silence(self) -> None:
         """The application ended without an answer: it has no lifespan, or it failed."""
         failure = self._failure
-        text = f"\n{traceback_of(failure)}" if failure else ""
         if self._mode == "on":
+            text = f"\n{traceback_of(failure)}" if failure else ""
             raise BootError(f"the application did not start its lifespan{text}")
         if failure is not None and self._was_told:
             # The specification wants it served all the same; one that knows no lifespan seldom
             # waits for an event before it raises.
-            log.warning("the application raised in its lifespan; serving it without%s", text)
+            text = traceback_of(failure)
+            log.warning("the application raised in its lifespan; serving it without\n%s", text)
 
     async def _tell(self, event: str) -> dict[str, Any] | None:
         """What the application answers to `event`; None if it ended instead."""
