@@ -27,6 +27,7 @@ import os
 import socket
 import sys
 import time
+from collections import deque
 from contextvars import copy_context
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
@@ -132,6 +133,9 @@ class Reactor:
         # Of those, the ones between two requests.  Whoever pops one owns it: the reactor to read
         # it, or the thread that hands it to a sibling.
         self._idle: dict[int, Connection] = {}
+        # Those on which more requests have come than the one just answered: 64 KiB can be a
+        # thousand, which must not hold up everybody else.
+        self._queued: deque[Connection] = deque()
         self._limits = Limits(
             line=config.limit_request_line,
             fields=config.limit_request_fields,
@@ -204,6 +208,7 @@ class Reactor:
         words = self._words
         idle, connections = self._idle, self._connections
         listeners = self._listener_of_fd
+        queued = self._queued
         held_lines = self._hooks.held
         beat = layout.BEAT
         while True:
@@ -231,6 +236,8 @@ class Reactor:
                 elif fd == self.assignment.liveness_fd:
                     log.warning("the master is gone; stopping")
                     return
+            if queued:
+                self._take_turns()
             if held_lines:
                 self._hooks.write_held()
             if self._asked_to_quit:
@@ -698,7 +705,8 @@ class Reactor:
             body = LengthBody(fields.length, self.config.limit_request_body)
         else:
             connection.buffer = rest
-            return self._dispatched(connection, exchange)
+            self._dispatched(connection, exchange)
+            return None
         connection.body = body
         connection.exchange = exchange
         connection.state = BODY
@@ -739,16 +747,23 @@ class Reactor:
         connection.body = connection.exchange = None
         exchange.take_body(body)
         connection.buffer = rest
-        return self._dispatched(connection, exchange)
+        self._dispatched(connection, exchange)
+        return None
 
-    def _dispatched(self, connection: Connection, exchange: Exchange) -> bytes | None:
-        """Dispatch; return what was pipelined behind the request if its answer is out."""
+    def _dispatched(self, connection: Connection, exchange: Exchange) -> None:
+        """Dispatch; what was pipelined behind the request gets its turn after the others."""
         self._dispatch(connection, exchange)
         if connection.state == IDLE and connection.buffer:
-            rest, connection.buffer = connection.buffer, b""
-            self._idle.pop(connection.fd, None)
-            return rest
-        return None
+            self._queued.append(connection)
+            self._due = 0
+
+    def _take_turns(self) -> None:
+        """Answer one more request of each connection on which several came at once."""
+        for _ in range(len(self._queued)):
+            connection = self._queued.popleft()
+            if connection.state == IDLE:  # else it was closed meanwhile
+                rest, connection.buffer = connection.buffer, b""
+                self._feed(connection, rest)
 
     def _dispatch(self, connection: Connection, exchange: Exchange) -> None:
         """A request is complete: have it answered."""

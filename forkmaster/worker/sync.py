@@ -19,7 +19,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from forkmaster.board import layout
-from forkmaster.board.layout import BUCKETS, HISTOGRAMS
+from forkmaster.board.layout import BEAT, BUCKETS, HISTOGRAMS
 from forkmaster.system.poller import READ, WRITE
 from forkmaster.worker.connection import BUSY, IDLE, WRITING
 from forkmaster.worker.exchange import ClientGoneError, Exchange
@@ -93,6 +93,8 @@ class SyncWorker(Reactor):
         record = next(self._records)
         exchange.began = began = monotonic_ns()
         begin_record(self._octets, record, connection.client, head, began)
+        # Not the loop alone: it may have many requests at once, each shorter than `timeout`.
+        self._words[BEAT] = began
 
         self._calling = began
         complete = self._run(exchange, self._context)
@@ -156,7 +158,7 @@ class SyncWorker(Reactor):
         assert exchange is not None
         connection.state = BUSY
         connection.deadline = NEVER
-        self._calling = monotonic_ns()
+        self._words[BEAT] = self._calling = monotonic_ns()
         complete = self._go_on(exchange, exchange.context or self._context)
         self._calling = 0
         if exchange.context is not None and (complete or not exchange.needs_application):

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import pytest
+
 from forkmaster.board import layout
 from forkmaster.board.counters import read_counters
-from tests.http.running import Running, read_to_end, several
-from tests.http.test_answers import ask
+from tests.http.running import Running, read_to_end, running, several
+from tests.http.test_answers import ask, read_answer
 from tests.process.harness import wait_for
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -111,3 +113,72 @@ def test_a_worker_takes_no_more_connections_than_it_may(kind: str) -> None:
         first.close()
 
         assert third.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_requests_on_one_connection_let_others_have_their_turn() -> None:
+    # Of the sync worker, whose loop is inside the requests themselves.
+    order = []
+    begun, let_go = threading.Event(), threading.Event()
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        path = environ["PATH_INFO"]
+        order.append(path)
+        if path == "/first":
+            begun.set()
+            assert let_go.wait(20)
+        start_response("200 OK", [("Content-Length", "0")])
+        return []
+
+    request = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n"
+    with running(application, "sync") as worker, worker.connect() as greedy:
+        with worker.connect() as other:
+            ask(other, request % b"/before")
+            greedy.sendall(request % b"/first" + request % b"/more" * 200)
+            assert begun.wait(20)
+            other.sendall(request % b"/other")
+            let_go.set()
+            read_answer(other)
+        for _ in range(201):
+            read_answer(greedy)
+
+    assert order.index("/other") <= 4
+    assert order.count("/more") == 200
+
+
+@pytest.mark.parametrize("way", ["pipelined", "together", "queued"])
+def test_a_sync_worker_beats_with_every_request(way: str) -> None:
+    # Else many short ones that come at once are taken for one that hangs, and it is killed.
+    beats: list[int] = []
+    begun, let_go = threading.Event(), threading.Event()
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        if environ["PATH_INFO"] == "/first":
+            begun.set()
+            assert let_go.wait(20)
+        elif environ["PATH_INFO"] == "/more":
+            beats.append(worker.slot.words[layout.BEAT])
+        start_response("200 OK", [("Content-Length", "0")])
+        return []
+
+    more = b"GET /more HTTP/1.1\r\nHost: x\r\n\r\n"
+    with ExitStack() as stack:
+        worker = stack.enter_context(running(application, "sync", keepalive=30))
+        kept = [stack.enter_context(worker.connect()) for _ in range(5)]
+        if way == "together":
+            for sock in kept:
+                ask(sock, GET)
+        first = stack.enter_context(worker.connect())
+        first.sendall(b"GET /first HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert begun.wait(20)
+        if way == "pipelined":
+            kept = [first]
+            first.sendall(more * 5)
+        elif way == "queued":
+            kept = [stack.enter_context(worker.connect()) for _ in range(5)]
+        if way != "pipelined":
+            for sock in kept:
+                sock.sendall(more)
+        let_go.set()
+        wait_for(lambda: len(beats) == 5)
+
+    assert len(set(beats)) == 5
