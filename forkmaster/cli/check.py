@@ -68,6 +68,8 @@ def check(loaded: Loaded, fail_level: str | None = None) -> int:
     with contextlib.chdir(config.chdir or loaded.folder):
         found = application.load(config.app)
         config = with_worker_class(config)
+    if config.speaks_http2:
+        import forkmaster.worker.http2  # noqa: F401 - which says so if hypercorn is missing
     interface = application.kind_of(found)
     kind = worker_kind(config.kind, interface, config.threads)
     file = f", configured by {loaded.file}" if loaded.file is not None else ""

@@ -8,6 +8,7 @@ import logging
 import random
 import sys
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from h2.settings import SettingCodes
 from forkmaster.board import layout
 from forkmaster.board.counters import read_counters, starts_in_flight
 from forkmaster.board.slot import Slot
+from forkmaster.cli import entry
 from forkmaster.errors import BootError
 from forkmaster.worker.http2 import EVERY_STREAM, PREFACE
 from forkmaster.worker.http2_exchange import with_one_cookie
@@ -110,6 +112,15 @@ def test_without_hypercorn_the_boot_fails_and_says_what_to_install(
 
     with pytest.raises(BootError, match=r"needs hypercorn: pip install 'forkmaster\[http2\]'"):
         importlib.import_module("forkmaster.worker.http2")
+
+
+def test_forkmaster_check_says_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hypercorn", None)
+    monkeypatch.delitem(sys.modules, "forkmaster.worker.http2")
+    monkeypatch.setitem(sys.modules, "site_app", SimpleNamespace(application=Recorder()))
+
+    with pytest.raises(BootError, match="needs hypercorn"):
+        entry.run(["check", "-k", "hypercorn", "site_app"])
 
 
 # --- What is refused ----------------------------------------------------------------------------
