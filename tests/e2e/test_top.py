@@ -24,6 +24,7 @@ class Terminal:
     def __init__(self, folder: Path, command: str) -> None:
         self.socket = str(folder / "tmux")
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+        environ.pop("COLUMNS", None)  # which xdist sets; the terminal has a width of its own
         self.tmux(
             "-f", "/dev/null", "new-session", "-d", "-x", "110", "-y", "24", command, env=environ
         )
