@@ -6,12 +6,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.certificates import Certificates
 from tests.process.harness import KINDS, Kind, Server
 
 Serve = Callable[..., Server]
+
+# Its 200 ms for an example are no fault of the code on a machine that is busy.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 # `make test` is to be done within three minutes on two processors; these are for `make lab`.
 LAB = frozenset(

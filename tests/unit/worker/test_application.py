@@ -123,13 +123,13 @@ def test_a_wrong_expression_is_explained(write: Write, expression: str, message:
 
 
 def test_a_missing_attribute_names_the_callable_that_exists(write: Write) -> None:
-    write("simple_app.py", "import os.path\nfrom os.path import join" + WSGI.format(name="simple"))
+    write("lonely_app.py", "import os.path\nfrom os.path import join" + WSGI.format(name="simple"))
 
     with pytest.raises(AppError) as caught:
-        load("simple_app")
+        load("lonely_app")
 
     assert str(caught.value) == (
-        'simple_app has no attribute "application". Try forkmaster simple_app:simple'
+        'lonely_app has no attribute "application". Try forkmaster lonely_app:simple'
     )
 
 
