@@ -11,7 +11,7 @@ for all of them, else the input is printed and the exit status is 1:
 2. cut into pieces at random, an input gives what it gives whole;
 3. no CR, LF or NUL gets into an environ;
 4. what is accepted is accepted by h11 too, with the same body;
-5. no input takes longer than 50 ms for each 64 KiB.
+5. no input takes more of the processor than 50 ms for each 64 KiB.
 """
 
 from __future__ import annotations
@@ -145,10 +145,10 @@ def body_whole(data: bytes) -> Any:
 
 def try_one(data: bytes, rng: random.Random, origin: Origin) -> bool:
     """Whether the input was accepted.  Raises Failure."""
-    began = time.perf_counter()
+    began = time.process_time()
     result = read_whole(data, origin)
     again = read_whole(data, Origin(TEMPLATE))
-    if time.perf_counter() - began > 0.1 * (1 + len(data) / 65536):
+    if time.process_time() - began > 0.1 * (1 + len(data) / 65536):
         raise Failure("too slow")
     if result != again:
         raise Failure(f"another answer with warm caches: {result} and {again}")
