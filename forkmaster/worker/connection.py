@@ -56,8 +56,8 @@ class Connection:
         "where",
     )
 
-    def __init__(self, sock: socket.socket, where: int, origin: Origin) -> None:
-        self.sock: socket.socket | TLSSocket = sock
+    def __init__(self, sock: socket.SocketType, where: int, origin: Origin) -> None:
+        self.sock: socket.SocketType | TLSSocket = sock
         self.fd = sock.fileno()
         self.mask = 0  # what the poller waits for; 0: it does not know us
         self.where = where  # index of the listener

@@ -102,6 +102,17 @@ class _Listener:
         self.trusted = trusted
         self.other = other
         self.is_unix = sock.family == socket.AF_UNIX
+        self._family = int(sock.family)
+
+    def accept(self) -> tuple[socket.SocketType, Any]:
+        """A connection and its peer's address.  Raises OSError, BlockingIOError if there is none.
+
+        What `socket.accept` does, with a socket as the C module has them: in Python's subclass
+        of it the enumerations for family and type, `__init__` and `close` cost 4 µs of the 50
+        that a connection for one request takes.
+        """
+        fd, address = self.sock._accept()  # type: ignore[attr-defined]
+        return socket.SocketType(self._family, socket.SOCK_STREAM, 0, fd), address
 
     def has_taken(self, sock: socket.socket) -> bool:
         """Whether the connection came through this listener, as far as its own address tells."""
@@ -362,7 +373,7 @@ class Reactor:
         """Take a connection; several at once if there is no sibling to leave them to."""
         for _ in range(self._at_once):
             try:
-                sock, address = listener.sock.accept()
+                sock, address = listener.accept()
             except BlockingIOError:
                 return  # a sibling was faster, or that was all
             except OSError as exc:
@@ -396,7 +407,7 @@ class Reactor:
                 len(self._connections),
             )
 
-    def _adopt(self, sock: socket.socket, address: Any, listener: _Listener) -> None:
+    def _adopt(self, sock: socket.SocketType, address: Any, listener: _Listener) -> None:
         """Begin with a new connection, and read at once: the request is mostly there already."""
         sock.setblocking(False)
         if listener.is_unix:
@@ -629,7 +640,7 @@ class Reactor:
         from forkmaster.worker.tls import TLSSocket
 
         assert self.encryption is not None
-        assert isinstance(connection.sock, socket.socket)
+        assert isinstance(connection.sock, socket.SocketType)
         connection.sock = TLSSocket(connection.sock, self.encryption.context, received)
         connection.state = HANDSHAKE
         self._shake_hands(connection)
@@ -988,7 +999,7 @@ class Reactor:
         # Bounded by the queue's length: under load a sibling's clients never end.
         for _ in range(self.config.backlog):
             try:
-                sock, address = listener.sock.accept()
+                sock, address = listener.accept()
             except OSError:
                 return
             self._words[layout.ACCEPTED] += 1

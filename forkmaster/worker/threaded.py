@@ -96,7 +96,7 @@ class ThreadedWorker(Reactor):
         self._request_timeout = int(self.config.request_timeout * SECOND)
         if self._request_timeout:
             self._beat_every = min(self._beat_every, self._request_timeout // 4)
-        self._buried: list[socket.socket | TLSSocket] = []  # of answers given up half-way
+        self._buried: list[socket.SocketType | TLSSocket] = []  # of answers given up half-way
 
     # --- In the reactor's thread ------------------------------------------------------------
 

@@ -57,7 +57,9 @@ class TLSSocket:
         "bare",
     )
 
-    def __init__(self, bare: socket.socket, context: ssl.SSLContext, received: bytes = b"") -> None:
+    def __init__(
+        self, bare: socket.SocketType, context: ssl.SSLContext, received: bytes = b""
+    ) -> None:
         """`bare` is non-blocking; `received` is what was read from it already."""
         self.bare = bare
         self._bytes_in, self._bytes_out = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -608,11 +608,11 @@ def test_running_out_of_descriptors_is_survived(
         def __init__(self, sock: socket.socket) -> None:
             self.sock = sock
 
-        def accept(self) -> Any:
+        def _accept(self) -> Any:
             if Full.left:
                 Full.left -= 1
                 raise OSError(errno.EMFILE, "Too many open files")
-            return self.sock.accept()
+            return self.sock._accept()  # type: ignore[attr-defined]
 
     monkeypatch.setattr(reactor, "_OUT_OF_FILES", 10_000_000)
     with running(hello, kind) as worker:
