@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 
 from bench.servers import LOAD_CPU
 
-SECONDS = 2
+# Of a run of wrk: tens of thousands of requests.
+SECONDS = 1
 
 BROWSER = {
     "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
@@ -71,7 +72,7 @@ class Latencies:
 
 
 async def fast_beside_slow(
-    port: int, fast: str, slow: str, *, clients: int = 8, seconds: float = 5.0
+    port: int, fast: str, slow: str, *, clients: int = 8, seconds: float = 3.0
 ) -> Latencies:
     """Clients that ask for `fast` on kept-alive connections, while one asks for `slow`."""
     until = time.monotonic() + seconds
