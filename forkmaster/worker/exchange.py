@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import io
 import logging
+import math
 import os
 import select
 import stat
@@ -44,6 +45,7 @@ _COPY_UP_TO = 64 << 10
 # What one write() may leave unsent before it waits for the client.
 _WRITE_AHEAD = 1 << 20
 _NO_BODY = -1
+_BEATS = 1.0  # seconds, while write() waits; as often as the loop
 _FILE_PIECE = 1 << 30  # Linux sends at most 2 GiB at once
 
 
@@ -402,11 +404,19 @@ class Exchange:
 
     def _wait(self) -> None:
         """Wait until the client has read all.  Blocks, as write() has to."""
+        worker = self.worker
+        patience = worker.config.write_timeout or math.inf
+        step = min(_BEATS, worker.config.timeout / 4 or _BEATS, patience)
         poller = select.poll()
         poller.register(self.connection.fd, select.POLLOUT)
         while not self._flush():
-            if not poller.poll(self.worker.config.write_timeout * 1000):
-                raise ClientGoneError
+            waited = 0.0
+            while not poller.poll(step * 1000):
+                waited += step
+                if waited >= patience:
+                    raise ClientGoneError
+                if not worker.multithread:
+                    worker.assignment.slot.beat()  # it is the client that is slow
 
     # --- Files ------------------------------------------------------------------------------
 

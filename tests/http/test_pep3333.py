@@ -16,6 +16,7 @@ from wsgiref.validate import validator
 
 import pytest
 
+from forkmaster.board import layout
 from forkmaster.worker import reactor
 from tests.http.running import read_to_end, running
 from tests.http.test_answers import Application, ask, echo, hello
@@ -338,6 +339,50 @@ def test_write_far_ahead_of_the_client_waits_for_it(kind: str) -> None:
         sock.sendall(LAST)
 
         assert len(body_of(read_to_end(sock))) == 64 << 20
+
+
+def writes_far_ahead(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+    write = start_response("200 OK", [("Content-Length", str(20 << 20))])
+    for _ in range(20):
+        write(b"x" * (1 << 20))
+    return []
+
+
+def test_a_worker_that_waits_in_write_does_not_hang() -> None:
+    # It is the client that takes its time; the master must not kill the worker for it.
+    with running(writes_far_ahead, "sync") as worker, worker.connect() as sock:
+        sock.sendall(LAST)
+        sock.recv(1)
+        words = worker.slot.words
+        for _ in range(2):
+            before = words[layout.BEAT]
+            wait_for(lambda before=before: words[layout.BEAT] != before)
+
+        assert len(body_of(b"H" + read_to_end(sock))) == 20 << 20
+
+
+def test_without_write_timeout_write_waits_for_ever(kind: str) -> None:
+    with running(writes_far_ahead, kind, write_timeout=0) as worker, worker.connect() as sock:
+        sock.sendall(LAST)
+
+        assert len(body_of(read_to_end(sock))) == 20 << 20
+
+
+def test_who_does_not_read_what_write_sends_is_given_up(kind: str) -> None:
+    failures = []
+
+    def application(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        try:
+            return writes_far_ahead(environ, start_response)
+        except BaseException as exc:
+            failures.append(type(exc).__name__)
+            raise
+
+    with running(application, kind, write_timeout=0.2) as worker, worker.connect() as sock:
+        sock.sendall(LAST)
+        wait_for(lambda: failures)
+
+    assert failures == ["ClientGoneError"]
 
 
 def test_exc_info_replaces_the_head_that_was_not_sent(kind: str) -> None:
