@@ -127,6 +127,41 @@ def test_a_lifespan_that_hangs_is_killed_after_boot_timeout(serve: Serve) -> Non
     assert server.stop(signal.SIGQUIT) == 0
 
 
+NEEDS_A_DATABASE = """
+import os
+async def application(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"here"})
+        return
+    await receive()
+    if os.path.exists("gone"):
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+        return
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+"""
+
+
+@pytest.mark.lab
+def test_a_lifespan_that_fails_later_leaves_the_others_in_peace(
+    serve: Serve, tmp_path: Path
+) -> None:
+    (tmp_path / "site_app.py").write_text(NEEDS_A_DATABASE)
+    server = serve("-w", "2", "site_app", cwd=tmp_path).wait_until_ready(2)
+    server.expect("SIGKILL", "cannot boot: .*lifespan startup", "exited with status 3")
+    (tmp_path / "gone").touch()
+
+    os.kill(server.workers()[0], signal.SIGKILL)
+    server.wait_for_line("exited with status 3 before it was ready; next attempt in")
+    answer = server.get("/")
+    (tmp_path / "gone").unlink()
+    server.wait_until_ready(2)
+
+    assert answer.body == b"here"
+
+
 def test_connections_beyond_worker_connections_wait_and_get_no_503(serve: Serve) -> None:
     server = serve("--worker-connections", "2", "asgi_echo").wait_until_ready()
     first, second = server.connect(), server.connect()
