@@ -16,6 +16,7 @@ from websockets.sync.client import connect
 from tests.conftest import Serve
 from tests.e2e.conftest import PROJECT, Site
 from tests.process.harness import PATIENCE, Load, Server, read_all, request_bytes, wait_for
+from tests.process.test_http2 import HTTP2Load
 
 
 def reload(server: Server) -> None:
@@ -263,6 +264,23 @@ def test_django_is_reloaded_under_load(serve: Serve, data: Path) -> None:
 
     assert [each.lost for each in loads] == [[], [], [], []]
     assert streams.bodies == {b"".join(b"line %d\n" % number for number in range(20))}
+
+
+@pytest.mark.lab
+def test_frameworks_are_reloaded_under_load_of_http_2(serve: Serve, data: Path) -> None:
+    arguments = ("-w", "2", "-k", "hypercorn")
+    django = serve(*arguments, "project.asgi", cwd=PROJECT, env={"PROJECT_DATA": str(data)})
+    django.tolerate("Warning: ")
+    fastapi = serve(*arguments, "fastapi_app")
+    paths = {django: ("/", "/async", "/stream?lines=20&delay=0.002"), fastapi: ("/", "/sync")}
+
+    for server, asked in paths.items():
+        server.wait_until_ready(2)
+        with HTTP2Load(server, *asked) as load:
+            load.wait_for_answers(40)
+            reload(server)
+            load.wait_for_answers(40)
+        assert load.lost == []
 
 
 @pytest.mark.parametrize("path", ["/async?delay=600", "/stream?delay=600"])

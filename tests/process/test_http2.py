@@ -116,8 +116,9 @@ def test_a_drain_answers_what_runs_and_what_is_on_its_way(serve: Serve) -> None:
 class HTTP2Load:
     """Clients that ask all the time, retry nothing, and go where they are told to."""
 
-    def __init__(self, server: Server, clients: int = 4) -> None:
+    def __init__(self, server: Server, *paths: str, clients: int = 4) -> None:
         self.server = server
+        self.paths = paths
         self.answered = 0
         self.lost: list[str] = []
         self.connections = 0
@@ -145,7 +146,7 @@ class HTTP2Load:
                 if client is None or client.is_told_to_go:
                     client = connect(self.server)
                     self.connections += 1
-                streams = [client.begin("/pid") for _ in range(3)]
+                streams = [client.begin(path) for path in self.paths]
                 for stream in streams:
                     answer = client.answer(stream)
                     if answer.status != 200:
@@ -160,7 +161,7 @@ def test_a_reload_under_load_loses_nothing(serve: Serve) -> None:
     server = serve("-k", "hypercorn", "-w", "2", "asgi_echo").wait_until_ready(2)
     before = set(server.workers())
 
-    with HTTP2Load(server) as load:
+    with HTTP2Load(server, "/pid", "/pid", "/pid") as load:
         load.wait_for_answers(100)
         server.send_signal(signal.SIGHUP)
         wait_for(lambda: not before & set(server.workers()), 30, "new workers")
