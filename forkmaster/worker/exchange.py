@@ -46,7 +46,8 @@ _COPY_UP_TO = 64 << 10
 _WRITE_AHEAD = 1 << 20
 _NO_BODY = -1
 _BEATS = 1.0  # seconds, while write() waits; as often as the loop
-_FILE_PIECE = 1 << 30  # Linux sends at most 2 GiB at once
+# What an answer may send before others have their turn, if its client reads so fast.
+_TURN = 8 << 20
 
 
 class ClientGoneError(Exception):
@@ -270,16 +271,19 @@ class Exchange:
         return self.resume()
 
     def resume(self) -> bool:
-        """Go on until the socket takes no more (False) or the answer is complete (True)."""
+        """Go on until the socket is full or a turn is over (False), or all is sent (True)."""
         if self.streaming and not self._flush():
             return False
         if self.streaming and self._file is not None and not self._send_file():
             return False
         iterator = self._iterator
         if iterator is not None:
+            end_of_turn = self.body_sent + _TURN
             for part in iterator:
                 self._put(part)
                 if self.streaming and not self._flush():
+                    return False
+                if self.body_sent >= end_of_turn:
                     return False
             self._iterator = None
             return self._end()
@@ -457,10 +461,11 @@ class Exchange:
         out = self.connection.fd
         # What the kernel sends by itself is not encrypted.
         copies = self.worker.encryption is not None
+        end_of_turn = at + _TURN
         while self._file_left:
             if not copies:
                 try:
-                    sent = os.sendfile(out, fd, at, min(self._file_left, _FILE_PIECE))
+                    sent = os.sendfile(out, fd, at, min(self._file_left, _TURN))
                 except BlockingIOError:
                     self._file = (fd, at)
                     return False
@@ -477,7 +482,7 @@ class Exchange:
                 break
             at += sent
             self._file_left -= sent
-            if copies and not self._flush():
+            if (copies and not self._flush()) or (self._file_left and at >= end_of_turn):
                 self._file = (fd, at)
                 return False
         self._file = None

@@ -17,7 +17,7 @@ from wsgiref.validate import validator
 import pytest
 
 from forkmaster.board import layout
-from forkmaster.worker import reactor
+from forkmaster.worker import exchange, reactor
 from tests.http.running import read_to_end, running
 from tests.http.test_answers import Application, ask, echo, hello
 from tests.process.harness import wait_for
@@ -383,6 +383,40 @@ def test_who_does_not_read_what_write_sends_is_given_up(kind: str) -> None:
         wait_for(lambda: failures)
 
     assert failures == ["ClientGoneError"]
+
+
+def test_a_fast_reader_of_a_long_answer_lets_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As many parts as the kernel takes at once, so that nothing but the turn ends a turn.
+    monkeypatch.setattr(exchange, "_TURN", 4 * 16384)
+    beats = []
+
+    def parts() -> Iterator[bytes]:
+        for _ in range(40):
+            beats.append(worker.slot.words[layout.BEAT])
+            yield b"x" * 16384
+
+    def application(environ: dict[str, Any], start_response: StartResponse) -> Iterator[bytes]:
+        start_response("200 OK", [("Content-Length", str(40 * 16384))])
+        return parts()
+
+    with running(application, "sync") as worker:
+        answer = worker.ask(LAST)
+
+    assert len(body_of(answer)) == 40 * 16384
+    assert max(map(beats.count, beats)) <= 4
+
+
+def test_a_large_file_is_sent_in_turns(
+    kind: str, file: FileCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "_TURN", 10_000)
+
+    with running(sending(file.path), kind) as worker:
+        answer = worker.ask(LAST)
+
+    assert body_of(answer) == file.data
 
 
 def test_exc_info_replaces_the_head_that_was_not_sent(kind: str) -> None:
