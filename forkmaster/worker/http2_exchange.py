@@ -34,7 +34,7 @@ from forkmaster.worker.asgi_websocket import Session
 from forkmaster.worker.request_hooks import ending_of
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, MutableMapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 
     from forkmaster.http.scope import Fields, ScopeReader
     from forkmaster.worker.asgi_http import Owner
@@ -59,6 +59,8 @@ class StreamConnection(Protocol):
 
     @property
     def owner(self) -> Owner: ...
+
+    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None: ...
 
     def ended(self, stream: Stream) -> None: ...
 
@@ -115,7 +117,7 @@ class Stream:
         elif unsent and 0 < self.owner.config.write_timeout < now - self._heard:
             log.info("a client stopped reading (write_timeout)")
             self.lose()
-            self.owner.loop.create_task(self.connection.reset(self.number))
+            self.connection.spawn(self.connection.reset, self.number)
 
     @property
     def is_trusted(self) -> bool:
@@ -211,7 +213,7 @@ class HTTP2Stream(Stream):
             if 0 < limit < (fields.length or 0):
                 raise Refused(413, "the body is too large (limit_request_body)")
         except Refused as refused:
-            owner.loop.create_task(self._refuse(refused))
+            self.connection.spawn(self._refuse, refused)
             return
         scope["extensions"] = {"http.response.trailers": {}}
         self._exchange = exchange = HTTP2Exchange(self, scope, self._head(b"2.0"))
@@ -434,7 +436,7 @@ class WebSocketStream(Stream):
         try:
             request, _ = self._read()
         except Refused as refused:
-            self._task = owner.loop.create_task(self._refuse(refused))
+            self.connection.spawn(self._refuse, refused)
             return
         session = Session(owner, owner.application, request, is_trusted=self.is_trusted)
         session.head = self._head(b"2.0")
@@ -484,7 +486,7 @@ class WebSocketStream(Stream):
     def _close(self, code: int, reason: str | None = None) -> None:
         self._is_closed = True
         message = {"type": "websocket.close", "code": code, "reason": reason}
-        self.owner.loop.create_task(self._send(message))
+        self.connection.spawn(self._send, message)
 
     async def _receive(self) -> Message:
         message = await self._events.get()
