@@ -15,6 +15,7 @@ ELSEWHERE = {
     "test_the_environ_is_what_the_validator_wants",  # https
     "test_the_proxy_protocol_tells_the_client_for_all_requests",  # it comes before
     "test_the_proxy_protocol_from_others_is_closed",
+    "test_a_second_proxy_header_is_no_request",
     "test_draining_answers_once_more_and_ends",  # a late client waits for its handshake
 }
 

@@ -639,6 +639,17 @@ def test_the_proxy_protocol_tells_the_client_for_all_requests(kind: str) -> None
         assert sock.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
+def test_a_second_proxy_header_is_no_request(kind: str) -> None:
+    # Puma CVE-2026-47737.
+    header = b"PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n"
+    with running(hello, kind, proxy_protocol="v1") as worker, worker.connect() as sock:
+        sock.sendall(header + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + header + LAST)
+        answers = read_to_end(sock)
+
+    assert answers.count(b"HTTP/1.1 200 ") == 1
+    assert answers.count(b"HTTP/1.1 400 ") == 1
+
+
 def test_the_proxy_protocol_from_others_is_closed(
     kind: str, quiet_log: pytest.LogCaptureFixture
 ) -> None:
