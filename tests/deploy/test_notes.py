@@ -94,29 +94,32 @@ def test_row_5_the_script_of_a_platform_that_sets_port(data: Path, tmp_path: Pat
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     script = ROOT / "conf" / "web.sh"
+    log = tmp_path / "log"
 
-    server = subprocess.Popen(
-        ["sh", script],
-        cwd=PROJECT,
-        env=environment(
-            PATH=f"{program.parent}:{os.environ['PATH']}",
-            PORT=str(port),
-            WEB_CONCURRENCY="2",
-            PROJECT_DATA=str(data),
-        ),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    with log.open("wb") as written:
+        server = subprocess.Popen(
+            ["sh", script],
+            cwd=PROJECT,
+            env=environment(
+                PATH=f"{program.parent}:{os.environ['PATH']}",
+                PORT=str(port),
+                WEB_CONCURRENCY="2",
+                PROJECT_DATA=str(data),
+            ),
+            stdout=written,
+            stderr=subprocess.STDOUT,
+        )
     try:
         wait_for(lambda: answers(port), 30, "an answer")
+        # The first worker may have answered before the second was ready.
+        wait_for(lambda: "ready in" in log.read_text(), 30, "the last line of the start")
     finally:
         server.terminate()
-        output, _ = server.communicate(timeout=30)
+        server.wait(30)
 
+    output = log.read_text()
     assert server.returncode == 0, output
     assert f"listening on 0.0.0.0:{port}" in output
-    assert "ready in" in output
     assert "2 workers" in output
     assert '"GET / HTTP/1.1" 200' in output
 
