@@ -126,6 +126,7 @@ def test_statsd_is_told_of_requests_messages_and_workers(
     assert any(line.startswith("shop.gunicorn.request.duration:") for line in seen)
 
 
+@pytest.mark.lab
 def test_both_logs_can_be_json(serve: Serve, kind: Kind, access_log: Journal) -> None:
     server = serve(*kind.arguments, *logs_json(access_log), "--log-format", "json", kind.app)
     wait_for(lambda: '"message": "worker 1 ready' in server.log)
@@ -144,6 +145,7 @@ def test_both_logs_can_be_json(serve: Serve, kind: Kind, access_log: Journal) ->
     assert (ready["worker"], ready["pid"]) == (None, server.pid)
 
 
+@pytest.mark.lab
 def test_an_access_log_without_a_reader_stops_no_request_and_is_counted(
     serve: Serve, kind: Kind, tmp_path: Path
 ) -> None:
@@ -289,6 +291,7 @@ def read(path: Path) -> str:
     return path.read_text()
 
 
+@pytest.mark.lab
 def test_no_line_is_broken_by_another_process(serve: Serve, tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     long = "x" * 3000  # with its line, less than a page of a pipe

@@ -47,6 +47,7 @@ def test_every_line_bears_its_worker_whoever_prints_it(
     assert len(server.lines(rf"\] {importer}: imported$")) == 1
 
 
+@pytest.mark.lab
 def test_last_words_are_heard(serve: Serve, kind: Kind) -> None:
     server = start(serve, kind)
     server.expect("was killed by SIGABRT")
@@ -60,6 +61,7 @@ def test_last_words_are_heard(serve: Serve, kind: Kind) -> None:
     assert words.start() < death.start()
 
 
+@pytest.mark.lab
 def test_a_flood_is_whole_and_the_master_goes_on(serve: Serve, kind: Kind) -> None:
     server = start(serve, kind)
 
