@@ -72,7 +72,6 @@ class Child:
         try:
             return self.guard(self._serve)
         finally:
-            ignore_requests_to_stop()
             self.assignment.slot.words[layout.STATE] = layout.EXITING
             self.view.alive = False
             self.hook("worker_exit", self.assignment.server, self.view)
@@ -102,11 +101,24 @@ class Child:
     # --- Booting ------------------------------------------------------------------------------
 
     def guard(self, step: Callable[[], None]) -> int:
+        """Run `step`, after which this process ends; returns its exit status, and never raises.
+
+        What `step` raises is logged.
+        """
+        try:
+            status = self._outcome(step)
+            ignore_requests_to_stop()
+        except ToldToStop:
+            ignore_requests_to_stop()
+            return 0  # it came in `step`, or while that was told
+        return status
+
+    def _outcome(self, step: Callable[[], None]) -> int:
         """Run `step`; returns the exit status that what it raised amounts to, having logged it."""
         try:
             step()
         except ToldToStop:
-            return 0
+            raise
         except SystemExit as exc:
             return self._status_of_exit(exc)
         except ForkmasterError as exc:
