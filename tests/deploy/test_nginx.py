@@ -173,6 +173,7 @@ def test_connections_to_forkmaster_are_kept(deploy: Deploy, kind: str, transport
     assert site.server.board().totals.counters["accepted"] == 1
 
 
+@pytest.mark.lab  # wrk sees the same in `make test`
 @WAYS
 def test_a_reload_under_load_loses_nothing(deploy: Deploy, kind: str, transport: str) -> None:
     site = deploy(kind, transport=transport)

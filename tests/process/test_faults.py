@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -150,10 +151,11 @@ def test_the_next_master_removes_the_board_of_a_killed_one(serve: Serve) -> None
     server.wait_for_line(f"removed {stale}")
 
 
+@pytest.mark.lab
 def test_workers_that_cannot_boot_are_tried_again_ever_more_slowly(
-    serve: Serve, kind: Kind, tmp_path: object
+    serve: Serve, kind: Kind, tmp_path: Path
 ) -> None:
-    module = tmp_path / "changing.py"  # type: ignore[operator]
+    module = tmp_path / "changing.py"
     module.write_text(f"from {kind.app} import application\n")
     server = serve(*kind.arguments, "--pythonpath", str(tmp_path), "changing").wait_until_ready()
     module.write_text("import os; os._exit(1)\n")

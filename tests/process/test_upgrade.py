@@ -66,6 +66,7 @@ def test_an_upgrade_with_preload_keeps_the_old_zygote_for_a_rollback(serve: Serv
     assert server.stop() == 0
 
 
+@pytest.mark.lab
 def test_upgrades_can_follow_each_other(serve: Serve) -> None:
     server = serve("-w", "1", "hello")
     server.wait_until_ready(1)
