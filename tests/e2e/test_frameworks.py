@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.conftest import Serve
-from tests.process.harness import Load, all_gone, wait_for
+from tests.process.harness import PATIENCE, Load, all_gone, wait_for
 
 FRAMEWORKS = {
     "flask": ("flask_app:app", "sync"),
@@ -24,10 +24,11 @@ def test_a_framework_end_to_end(serve: Serve, app: str, kind: str) -> None:
     threads = ("--threads", "4") if kind == "threaded" else ()
     server = serve("-w", "2", *threads, app).wait_until_ready(2)
     server.expect("Exception on /broken|raised ValueError|Exception in ASGI application")
-    server.tolerate("^Traceback")  # Flask's own
+    # Flask's own, and Pyramid's of a library of its.
+    server.tolerate("^Traceback", "UserWarning: pkg_resources is deprecated")
     content = os.urandom(1_500_000)  # more than any of them keeps in memory
 
-    with httpx.Client(base_url=server.url, timeout=20) as browser:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE) as browser:
         hello = browser.get("/", params={"name": "eñe"})
         upload = browser.post("/upload", data={"name": "a"}, files={"file": ("a.bin", content)})
         stream = browser.get("/stream")
@@ -49,12 +50,13 @@ def test_a_framework_end_to_end(serve: Serve, app: str, kind: str) -> None:
 def test_a_framework_is_reloaded_under_load(serve: Serve, app: str, kind: str) -> None:
     threads = ("--threads", "4") if kind == "threaded" else ()
     server = serve("-w", "2", *threads, app).wait_until_ready(2)
+    server.tolerate("UserWarning: pkg_resources is deprecated")
     before = server.workers()
 
     with Load(server, "/?name=load") as load:
         load.wait_for_answers(50)
         server.send_signal(signal.SIGHUP)
-        wait_for(lambda: all_gone(before), 30, "the old workers are gone")
+        wait_for(lambda: all_gone(before), what="the old workers are gone")
         load.wait_for_answers(50)
 
     assert load.lost == []

@@ -381,7 +381,7 @@ class Load:
     def wait_for_answers(self, count: int) -> None:
         """Returns when so many more requests have been answered."""
         target = self.answered + count
-        wait_for(lambda: self.answered >= target, 15, f"{count} more answers")
+        wait_for(lambda: self.answered >= target, what=f"{count} more answers")
 
     def _run(self) -> None:
         connection = None

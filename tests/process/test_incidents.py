@@ -93,7 +93,7 @@ async def asgi(scope, receive, send):
     )
 
     server.send(request_bytes("/gil"))
-    server.wait_for_line("worker 1 .*was killed by SIGKILL", timeout=20)
+    server.wait_for_line("worker 1 .*was killed by SIGKILL")
 
     server.wait_for_line(r"endless\.py.*line 5 in endless")
     assert server.wait_until_ready(2)
