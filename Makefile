@@ -60,7 +60,7 @@ check-conf: $(CHECKERS) ## every file of conf/ with the program that reads it
 
 test: $(INSTALLED) ## unit and http tests, then those with real servers
 	$(BIN)/python -m compileall -q forkmaster  # or each of many servers would, where none may write
-	$(BIN)/python -m pytest -n 4 -m "not lab" tests/unit tests/http
+	$(BIN)/python -m pytest -n 2 -m "not lab" tests/unit tests/http
 	$(BIN)/python -m pytest -n 4 --dist loadgroup -m "not lab" tests/process tests/e2e tests/deploy
 
 lab: $(INSTALLED) ## the tests that take long: faults of the machine, load, browsers, Prometheus
