@@ -120,7 +120,9 @@ def test_asgi_knows_the_client_behind_the_unix_socket(deploy: Deploy) -> None:
     assert answer["host"] == f"localhost:{site.nginx.port}"
 
 
-@pytest.mark.parametrize(("kind", "transport"), [("sync", "unix"), ("asgi", "tcp")])
+@pytest.mark.parametrize(
+    ("kind", "transport"), [("sync", "unix"), pytest.param("asgi", "tcp", marks=pytest.mark.lab)]
+)
 def test_tls_and_http_2_end_at_nginx(deploy: Deploy, kind: str, transport: str) -> None:
     if shutil.which("curl") is None or shutil.which("openssl") is None:
         pytest.skip("curl or openssl is not installed")

@@ -85,6 +85,7 @@ def test_a_chat_goes_on_through_a_reload(serve: Serve) -> None:
     assert chat.codes == {1012}
 
 
+@pytest.mark.lab
 def test_a_chat_through_channels_goes_on_through_a_reload(serve: Serve, data: Path) -> None:
     arguments = ("-w", "2", "project.asgi")
     server = serve(*arguments, cwd=PROJECT, env={"PROJECT_DATA": str(data)}).wait_until_ready(2)
@@ -100,6 +101,7 @@ def test_a_chat_through_channels_goes_on_through_a_reload(serve: Serve, data: Pa
     assert chat.codes == {1012}
 
 
+@pytest.mark.lab
 def test_background_tasks_are_finished_through_a_reload(serve: Serve, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     server = serve("-w", "2", "fastapi_app", env={"NOTES": str(notes)}).wait_until_ready(2)

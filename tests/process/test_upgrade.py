@@ -129,6 +129,7 @@ def test_a_program_that_fails_only_after_the_exec_goes_back(serve: Serve, tmp_pa
     assert server.process.poll() is None
 
 
+@pytest.mark.lab
 def test_an_upgrade_finds_the_release_that_a_link_names_now(serve: Serve, tmp_path: Path) -> None:
     for release in ("one", "two"):
         (tmp_path / release).mkdir()
@@ -195,6 +196,7 @@ def test_an_upgrade_may_lead_into_another_virtual_environment(serve: Serve, tmp_
     assert server.process.poll() is None
 
 
+@pytest.mark.lab
 def test_an_upgrade_during_a_reload_is_refused(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "slow_to_boot.py").write_text(
         """
