@@ -204,10 +204,24 @@ def _mount(arguments: list[str], target: Path, mounted: list[Path]) -> None:
 def _leader(nspawn: subprocess.Popen[bytes]) -> int:
     """The pid of the container's systemd, as this side counts."""
     children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children")
-    wait_for(lambda: children.read_text().split() or nspawn.poll() is not None, "nspawn runs")
-    if nspawn.poll() is not None:
+
+    def leader() -> int | None:
+        # The first child of nspawn only prepares the container, and makes way for systemd.
+        pids = map(int, children.read_text().split())
+        return next((pid for pid in pids if _name_of(pid) == "systemd"), None)
+
+    wait_for(lambda: leader() or nspawn.poll() is not None, "nspawn runs")
+    found = leader()
+    if found is None:
         raise Unfit("systemd-nspawn cannot boot a container here")
-    return int(children.read_text().split()[0])
+    return found
+
+
+def _name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""  # it has gone meanwhile
 
 
 def _install(root: Path) -> None:
