@@ -6,10 +6,10 @@
 
 Every server runs alone on the first processor of this machine, the load on the second.  A round
 starts each server once, so a change in the machine's speed meets all of them; the figure of a
-server is the median of its rounds, and what is compared is the ratio.  Throughput is counted for
-each second of processor time that the server took, which on a machine with nothing else to do is
-a second of the clock, and on a busy one is still the same.  Nothing here decides whether a test
-passes.  `--write` puts the tables into docs/benchmarks.md.
+server is the median of its rounds, and what is compared is the ratio.  Throughput is counted by
+the clock, which wants a machine with nothing else to do, and beside it for each second of
+processor time that the server took, which a busy one disturbs less.  Nothing here decides whether
+a test passes.  `--write` puts the tables into docs/benchmarks.md.
 
 The other servers come from PyPI into a virtual environment of their own (.venv-bench); one that
 cannot be built here is left out with a line that says so.  The load is Debian's wrk.
