@@ -29,6 +29,7 @@ from forkmaster.logs import losses
 from forkmaster.logs import setup as logs
 from forkmaster.system import privileges, processes
 from forkmaster.system.signals import unblock_signals
+from forkmaster.system.stack import with_room
 from forkmaster.worker import application, warmup
 from forkmaster.worker.assignment import announce
 
@@ -141,7 +142,7 @@ class Child:
         self.worker = make(self.assignment, self.loaded)
         if self.config.post_worker_init is not None:
             self.config.post_worker_init(self.view)
-        self.worker.serve(self.on_ready)
+        with_room(self.worker.serve, self.on_ready)
 
     def enter(self, role: str) -> None:
         """Become a process of our own: signals, rights, name, place."""

@@ -40,6 +40,7 @@ from forkmaster.board import layout
 from forkmaster.http import response
 from forkmaster.http.errors import Refused
 from forkmaster.system.poller import ONE_SHOT, READ, WRITE
+from forkmaster.system.stack import with_room
 from forkmaster.worker.connection import BUSY, IDLE, WRITING
 from forkmaster.worker.exchange import ClientGoneError, Exchange
 from forkmaster.worker.handoff import PATIENCE
@@ -104,7 +105,10 @@ class ThreadedWorker(Reactor):
         for number, thread in enumerate(self._threads, 1):
             # Daemons: one that hangs must not keep the process from its exit.
             threading.Thread(
-                target=self._work, args=(thread,), name=f"forkmaster-{number}", daemon=True
+                target=with_room,
+                args=(self._work, thread),
+                name=f"forkmaster-{number}",
+                daemon=True,
             ).start()
         try:
             super().serve(on_ready)
