@@ -28,7 +28,6 @@ import time
 from pathlib import Path
 
 from forkmaster.board import layout
-from forkmaster.board.counters import SUMMED, sums
 from forkmaster.board.slot import Slot
 
 log = logging.getLogger("forkmaster.error")
@@ -183,8 +182,6 @@ class Board:
         if slot.words[layout.KIND] != MONITOR:
             for word in FOLDED_WORDS:
                 totals[word] += slot.words[word]
-            for word, extra in zip(SUMMED.values(), sums(slot.words), strict=True):
-                totals[word] += extra
         slot.path.unlink(missing_ok=True)
         totals[layout.FOLDS] += 1
         slot.close()

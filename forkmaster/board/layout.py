@@ -129,20 +129,19 @@ RECORDS_FIRST_WORD = RECORDS_OFFSET // 8
 # Offsets in a record, in words.
 RESPONSE_STATUS = 0
 SENT = 1  # bytes of the answer
-SUMS = 2  # BYTES_IN, BYTES_OUT and BUSY of a sync worker, this request included
-END = 5
-THREAD = 6  # native thread id, 0 if the main thread
+END = 2
+THREAD = 3  # native thread id, 0 if the main thread
 START = 39
 # Offsets in a record, in bytes.
-CLIENT_OFFSET = 56
+CLIENT_OFFSET = 32
 CLIENT_SIZE = 64
-REQUEST_OFFSET = 120
-REQUEST_SIZE = 192  # method, space and some 180 bytes of the target
+REQUEST_OFFSET = 96
+REQUEST_SIZE = 216  # method, space and some 200 bytes of the target
 
 # What is stored when a request begins: all zeros, its strings (cut, or padded with NUL, and one NUL
 # behind each), START.  And when it ends: everything from RESPONSE_STATUS to END.
 BEGINNING = Struct(f"{CLIENT_OFFSET}x{CLIENT_SIZE - 1}sx{REQUEST_SIZE - 1}sxQ")
-ENDING = Struct("6Q")
+ENDING = Struct("3Q")
 assert REQUEST_OFFSET == CLIENT_OFFSET + CLIENT_SIZE
 assert BEGINNING.size == RECORD_SIZE == 8 * (START + 1)
 assert ENDING.size == 8 * (END + 1)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from forkmaster.board import layout
-from forkmaster.board.counters import busy, starts_in_flight
+from forkmaster.board.counters import starts_in_flight
 from forkmaster.logs import setup as logs
 from forkmaster.master import events
 from forkmaster.master.memory import FIRST_LOOK, RELIEF, Group, Holding, MemoryJudge, Notice
@@ -56,7 +56,7 @@ class Work:
     def of(cls, slot: Slot, now: int) -> Work:
         words = slot.words
         running = sum(now - start for start in starts_in_flight(words))
-        return cls(busy(words) + running, words[layout.CPU], now)
+        return cls(words[layout.BUSY] + running, words[layout.CPU], now)
 
     def share(self, before: Work, threads: int) -> float:
         """Of the time since `before`, how much the worker was busy, 0 to 1.

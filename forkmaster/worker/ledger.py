@@ -73,7 +73,7 @@ class Ledger:
         words[layout.IN_FLIGHT] -= 1
         if record >= 0:
             at = layout.RECORDS_OFFSET + record * layout.RECORD_SIZE
-            layout.ENDING.pack_into(self._octets, at, status, sent, 0, 0, 0, now)
+            layout.ENDING.pack_into(self._octets, at, status, sent, now)
             self._free.append(record)
         words[layout.BYTES_OUT] += sent
         words[layout.BUSY] += duration

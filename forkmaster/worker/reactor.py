@@ -176,6 +176,10 @@ class Reactor:
         self._handoff = assignment.handoff if self.encryption is None else None
         self._handoff_fd = self._handoff[0].fileno() if self._handoff else -1
         self._said_out_of_files = False
+        # Since when this wake-up has only served requests of connections that were idle, which is
+        # when the next one began; 0: not known.
+        self._free_since = 0
+        self._busy = 0  # nanoseconds in requests that are not in the slot yet
         self.draining = False  # told to stop; from then on every answer closes its connection
         self._left = False  # the listeners, for good
         self._asked_to_quit = False
@@ -226,16 +230,19 @@ class Reactor:
             wait = self._due - monotonic_ns()
             events = poll(wait * 1e-9 if wait > 0 else 0, _EVENTS)
             now = monotonic_ns()
-            words[beat] = now
+            words[beat] = self._free_since = now
             if self._watcher is not None and self._watcher.is_parked and events:
                 self._watcher.unpark()
             if now >= self._due:
                 self._tick(now)
+                self._free_since = 0
             for fd, _ in events:
                 connection = idle.pop(fd, None)
                 if connection is not None:
                     self._readable(connection)
-                elif (connection := connections.get(fd)) is not None:
+                    continue
+                self._free_since = 0
+                if (connection := connections.get(fd)) is not None:
                     self._heard(connection)
                 elif fd in listeners:
                     self._accept(listeners[fd])
@@ -249,6 +256,8 @@ class Reactor:
                     return
             if queued:
                 self._take_turns()
+            if self._busy:
+                self._add_up()
             if held_lines:
                 self._hooks.write_held()
             if self._asked_to_quit:
@@ -763,6 +772,7 @@ class Reactor:
 
     def _dispatched(self, connection: Connection, exchange: Exchange) -> None:
         """Dispatch; what was pipelined behind the request gets its turn after the others."""
+        self._free_since = 0
         self._dispatch(connection, exchange)
         if connection.state == IDLE and connection.buffer:
             self._queued.append(connection)
@@ -859,6 +869,10 @@ class Reactor:
             exchange.sent = exchange.connection.sock.send(answer)
         except OSError:
             pass  # the client is gone, and nobody needs the answer
+
+    def _add_up(self) -> None:
+        """Add the bytes and the time of the last requests to the slot."""
+        raise NotImplementedError
 
     def _writable(self, connection: Connection) -> None:
         """A suspended answer can go on."""

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 begin_record = layout.BEGINNING.pack_into
 end_record = layout.ENDING.pack_into
+# A request of 10 ms is added to the sums of the board at once: many would make them late.
+_SOON = 10_000_000
 
 
 class SyncWorker(Reactor):
@@ -49,8 +51,8 @@ class SyncWorker(Reactor):
             layout.RECORDS_OFFSET + record * layout.RECORD_SIZE
             for record in range(self._words[layout.RECORD_COUNT])
         )
-        # See board/layout.py: their sums are in the record that was finished last.
-        self._bytes_in = self._bytes_out = self._busy = 0
+        # Not on the board yet: a wake-up is often for many requests, and stored as one.
+        self._bytes_in = self._bytes_out = 0
         self._context = self._pristine.copy()
         self._spare_contexts: list[Context] = []
         self._calling = 0  # since when the application is being called; 0 while it is not
@@ -91,7 +93,7 @@ class SyncWorker(Reactor):
         head = exchange.head
 
         record = next(self._records)
-        exchange.began = began = monotonic_ns()
+        exchange.began = began = self._free_since or monotonic_ns()
         begin_record(self._octets, record, connection.client, head, began)
         # Not the loop alone: it may have many requests at once, each shorter than `timeout`.
         self._words[BEAT] = began
@@ -100,18 +102,18 @@ class SyncWorker(Reactor):
         complete = self._run(exchange, self._context)
         self._calling = 0
 
-        ended = monotonic_ns()
+        self._free_since = ended = monotonic_ns()
         duration = ended - began
         code = exchange.code
         sent = exchange.sent
         self._bytes_in += len(head)
         self._bytes_out += sent
         self._busy += duration
-        end_record(
-            self._octets, record, code, sent, self._bytes_in, self._bytes_out, self._busy, ended
-        )
+        end_record(self._octets, record, code, sent, ended)
         bucket = (duration // 1000).bit_length()
         self._words[HISTOGRAMS[code // 100] + (bucket if bucket < BUCKETS else BUCKETS - 1)] += 1
+        if duration > _SOON:
+            self._add_up()
         if self._worker_limits.counts:
             self._worker_limits.count()
 
@@ -120,6 +122,7 @@ class SyncWorker(Reactor):
             return
         if self._hooks.wants_after:
             self._hooks.after(exchange, duration)
+            self._free_since = 0
         if exchange.keep_alive:
             connection.state = IDLE
             connection.served = True
@@ -134,6 +137,13 @@ class SyncWorker(Reactor):
             self._linger(connection)
         else:
             self._close(connection)
+
+    def _add_up(self) -> None:
+        words = self._words
+        words[layout.BYTES_IN] += self._bytes_in
+        words[layout.BYTES_OUT] += self._bytes_out
+        words[layout.BUSY] += self._busy
+        self._bytes_in = self._bytes_out = self._busy = 0
 
     def _heard(self, connection: Connection) -> None:
         # An idle one belongs to the other thread, which passes it on or puts it back; two that

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forkmaster.board import layout
-from forkmaster.board.counters import SUMMED, busy, read_counters
 from forkmaster.board.reader import RequestView, quantile, read_slot
 from forkmaster.board.slot import Slot
 
@@ -38,8 +37,7 @@ def test_no_two_words_of_the_layout_overlap() -> None:
     }
     assert layout.CLIENT_OFFSET + layout.CLIENT_SIZE <= layout.REQUEST_OFFSET
     assert layout.REQUEST_OFFSET + layout.REQUEST_SIZE <= layout.RECORD_SIZE
-    assert layout.SUMS + len(SUMMED) == layout.END < layout.THREAD < layout.CLIENT_OFFSET // 8
-    assert set(SUMMED.values()) <= set(counters)
+    assert layout.SENT < layout.END < layout.THREAD < layout.CLIENT_OFFSET // 8
 
 
 def test_a_new_slot_is_starting_and_has_never_beaten(slot: Slot) -> None:
@@ -110,35 +108,22 @@ def test_requests_in_flight_are_told_oldest_first_and_history_newest_first(slot:
     assert [r.target for r in read_slot(slot).finished] == ["/b", "/a"]
 
 
-def test_the_sums_are_those_of_the_record_that_was_finished_last(slot: Slot) -> None:
-    slot.words[layout.BYTES_OUT] = 5  # by others than requests
+def test_a_record_stored_in_two_pieces_reads_like_one_stored_word_by_word(slot: Slot) -> None:
     at = [layout.RECORDS_OFFSET + record * layout.RECORD_SIZE for record in range(3)]
     layout.BEGINNING.pack_into(slot.octets, at[1], b"::1", b"GET /a", 2 * SECOND)
-    layout.ENDING.pack_into(slot.octets, at[1], 200, 50, 10, 50, SECOND, 3 * SECOND)
+    layout.ENDING.pack_into(slot.octets, at[1], 200, 50, 3 * SECOND)
     layout.BEGINNING.pack_into(slot.octets, at[0], b"::1", b"GET /b", 4 * SECOND)
-    layout.ENDING.pack_into(slot.octets, at[0], 404, 40, 25, 90, 3 * SECOND, 6 * SECOND)
+    layout.ENDING.pack_into(slot.octets, at[0], 404, 40, 6 * SECOND)
     layout.BEGINNING.pack_into(slot.octets, at[2], b"::1", b"GET /c", 7 * SECOND)
 
     view = read_slot(slot)
 
-    assert (view.counters["bytes_in"], view.counters["bytes_out"]) == (25, 95)
-    assert view.counters["busy_nanoseconds"] == busy(slot.words) == 3 * SECOND
     assert view.counters["in_flight"] == len(view.in_flight) == 1
     assert [(r.target, r.status, r.sent) for r in view.finished] == [
         ("/b", 404, 40),
         ("/a", 200, 50),
     ]
     assert view.in_flight[0].start == 7.0
-
-
-def test_sums_that_change_while_they_are_read_do_not_count(slot: Slot) -> None:
-    at = layout.RECORDS_OFFSET
-    layout.BEGINNING.pack_into(slot.octets, at, b"::1", b"GET /a", 2 * SECOND)
-    layout.ENDING.pack_into(slot.octets, at, 200, 50, 10, 50, SECOND, 3 * SECOND)
-
-    counters = read_counters(Torn(slot.words))  # type: ignore[arg-type]
-
-    assert counters["bytes_in"] == 0
 
 
 def test_what_a_client_sends_cannot_break_a_line_or_a_terminal(slot: Slot) -> None:
