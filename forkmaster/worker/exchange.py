@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from forkmaster.http.body import Body
     from forkmaster.http.head import RequestLine
     from forkmaster.worker.connection import Connection
-    from forkmaster.worker.reactor import Reactor
+    from forkmaster.worker.connections import Connections
     from forkmaster.worker.request_hooks import RequestView
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
@@ -131,7 +131,7 @@ class Exchange:
         line: RequestLine,
         head: bytes,
         keep_alive: bool,
-        worker: Reactor,
+        worker: Connections,
     ) -> None:
         """`environ` is completed with what the connection knows, and an empty body."""
         environ["wsgi.input"] = BytesIO()

@@ -42,9 +42,10 @@ from forkmaster.http.errors import Refused
 from forkmaster.system.poller import ONE_SHOT, READ, WRITE
 from forkmaster.system.stack import with_room
 from forkmaster.worker.connection import BUSY, IDLE, WRITING
+from forkmaster.worker.connections import RECEIVE, SECOND
 from forkmaster.worker.exchange import ClientGoneError, Exchange
 from forkmaster.worker.handoff import PATIENCE
-from forkmaster.worker.reactor import RECEIVE, SECOND, Reactor
+from forkmaster.worker.reactor import Reactor
 from forkmaster.worker.timers import NEVER
 
 if TYPE_CHECKING:

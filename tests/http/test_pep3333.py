@@ -17,7 +17,7 @@ from wsgiref.validate import validator
 import pytest
 
 from forkmaster.board import layout
-from forkmaster.worker import exchange, reactor
+from forkmaster.worker import accepting, exchange
 from tests.http.running import read_to_end, running
 from tests.http.test_answers import Application, ask, echo, hello
 from tests.process.harness import wait_for
@@ -704,7 +704,7 @@ def test_running_out_of_descriptors_is_survived(
                 raise OSError(errno.EMFILE, "Too many open files")
             return self.sock._accept()  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(reactor, "_OUT_OF_FILES", 10_000_000)
+    monkeypatch.setattr(accepting, "_OUT_OF_FILES", 10_000_000)
     with running(hello, kind) as worker:
         (listener,) = worker.worker._listeners
         listener.sock = Full(listener.sock)  # type: ignore[assignment]
