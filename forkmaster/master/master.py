@@ -80,6 +80,7 @@ SIGNALS = (
     signal.SIGTTIN,
     signal.SIGTTOU,
     signal.SIGWINCH,
+    signal.SIGCONT,
 )
 
 
@@ -383,6 +384,10 @@ class Master:
                 self._resize(events.Resize(-1), f"received {number.name}")
             case signal.SIGWINCH:
                 self._resize(events.Scale(0), f"received {number.name}")
+            case signal.SIGCONT:
+                # Caught because systemd starts no Type=notify-reload service that lets its
+                # ReloadSignal= take the default action, and that of ours is one without a meaning.
+                pass
             case _:
                 log.info("received %s; ignored", signal_name(number))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Serve
-from tests.process.harness import Kind, Server, read_all, request_bytes, wait_for
+from tests.process.harness import ROOT, Kind, Server, read_all, request_bytes, wait_for
 
 ACTIVATE = (sys.executable, str(Path(__file__).with_name("socket_unit.py")))
 
@@ -272,3 +273,22 @@ def test_a_reload_keeps_the_sockets_of_systemd(
 
 def is_stopped(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def test_the_reload_signal_of_the_drop_in_is_caught_and_changes_nothing(serve: Serve) -> None:
+    drop_in = (ROOT / "conf/systemd/forkmaster.service.d/notify-reload.conf").read_text()
+    (name,) = re.findall(r"^ReloadSignal=(\w+)$", drop_in, re.MULTILINE)
+    number = signal.Signals[name]
+    server = serve("hello").wait_until_ready()
+    before = server.workers()
+
+    server.send_signal(number)
+    server.send_signal(signal.SIGUSR1)
+    server.wait_for_line("received SIGUSR1")
+
+    # systemd reads the same line before it starts or reloads a service of Type=notify-reload.
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    (caught,) = re.findall(r"^SigCgt:\t(\w+)$", status, re.MULTILINE)
+    assert int(caught, 16) & 1 << (number - 1)
+    assert name not in server.log
+    assert server.workers() == before
