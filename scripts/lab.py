@@ -6,9 +6,13 @@ few words or raises Failed.  A lab that cannot run says why and exits with 0.
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 # Enough for a slow machine; nothing waits for it unless something is wrong.
@@ -34,6 +38,36 @@ class Lab(Protocol):
 
 
 L = TypeVar("L", bound=Lab)
+
+Done = subprocess.CompletedProcess[str]
+
+
+def require_root(*programs: str, hint: str = "") -> None:
+    """Raise Unfit if this is not root, or one of the programs is missing."""
+    if os.geteuid() != 0:
+        raise Unfit("it needs root")
+    for program in programs:
+        # Where Debian has what only root runs, which a PATH may leave out.
+        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None:
+            raise Unfit(f"{program} is not installed{hint}")
+
+
+def run(
+    *command: str | Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 300,
+) -> Done:
+    """Run a command; what it printed and its exit code are the caller's to look at."""
+    return subprocess.run(
+        command, cwd=cwd, env=env, timeout=timeout, capture_output=True, check=False, text=True
+    )
+
+
+def output(done: Done, what: str) -> str:
+    """What the command `what` printed.  Raises Failed if it failed."""
+    must(done.returncode == 0, f"{what}: {done.stderr.strip()}")
+    return done.stdout.strip()
 
 
 def must(condition: object, what: str) -> None:

@@ -32,6 +32,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import lab
 from lab import PATIENCE, Failed, Unfit, main, must, wait_for
 
 ROOT = Path(__file__).parent.parent
@@ -64,12 +65,8 @@ ENVIRONMENT = {"PROJECT_DATA": "/tmp", "STATIC_ROOT": "/app/staticfiles"}
 
 def require() -> None:
     """Raise Unfit if something is missing."""
-    if os.geteuid() != 0:
-        raise Unfit("it needs root")
     programs = ("podman", "runc", "/usr/lib/podman/netavark", "catatonit", "iptables", "ip")
-    for program in (*programs, "debootstrap", str(BIN / "podman-compose")):
-        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None:
-            raise Unfit(f"{program} is not installed")
+    lab.require_root(*programs, "debootstrap", str(BIN / "podman-compose"))
 
 
 class Podman:
@@ -93,25 +90,13 @@ class Podman:
             "CONTAINERS_CONF": str(folder / "containers.conf"),
         }
 
-    def run(
-        self, *command: str, cwd: Path | None = None, timeout: float = 300
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, cwd: Path | None = None) -> lab.Done:
         """Run a command in the folder of the project; its exit code is the caller's to look at."""
-        return subprocess.run(
-            command,
-            cwd=cwd or self.project,
-            env=self.environ,
-            capture_output=True,
-            check=False,
-            text=True,
-            timeout=timeout,
-        )
+        return lab.run(*command, cwd=cwd or self.project, env=self.environ)
 
     def __call__(self, *arguments: str) -> str:
         """What podman prints.  Raises Failed if it fails."""
-        done = self.run("podman", *arguments)
-        must(done.returncode == 0, f"podman {' '.join(arguments)}: {done.stderr.strip()}")
-        return done.stdout.strip()
+        return lab.output(self.run("podman", *arguments), f"podman {' '.join(arguments)}")
 
     def inspect(self, container: str, what: str) -> str:
         return self("inspect", "--format", f"{{{{{what}}}}}", container)
@@ -161,11 +146,8 @@ def machine() -> Iterator[Podman]:
         yield podman
     finally:
         podman.mend()
-        subprocess.run(
-            ["umount", "--recursive", folder / "storage" / "overlay"],
-            check=False,
-            capture_output=True,  # whether there is one depends on the driver of the storage
-        )
+        # Whether there is one depends on the driver of the storage.
+        lab.run("umount", "--recursive", folder / "storage" / "overlay")
         shutil.rmtree(folder)
 
 
@@ -181,7 +163,7 @@ def _base() -> Path:
         root = Path(scratch) / "root"
         command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", RELEASE, str(root)]
         print(f"making {archive} …", flush=True)
-        made = subprocess.run(command, capture_output=True, check=False, text=True)
+        made = lab.run(*command, timeout=1200)
         if made.returncode:
             raise Unfit(f"debootstrap failed: {made.stdout[-500:]}{made.stderr[-500:]}")
         (root / "usr/bin/python").symlink_to("python3")
@@ -208,10 +190,10 @@ def _write_project(podman: Podman) -> None:
     lines = [f"{name}={value}\n" for name, value in ENVIRONMENT.items()]
     (podman.project / ".env").write_text("".join(lines))
     wheels = podman.folder / "wheels"
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
-    done = subprocess.run([*pip, f"--wheel-dir={wheels}", ROOT], capture_output=True, check=False)
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps")
+    done = lab.run(*pip, f"--wheel-dir={wheels}", ROOT)
     if done.returncode:
-        raise Unfit(f"pip cannot build forkmaster: {done.stderr.decode(errors='replace')}")
+        raise Unfit(f"pip cannot build forkmaster: {done.stderr}")
     (wheel,) = wheels.glob("*.whl")
     requirements = f"forkmaster @ file:///wheels/{wheel.name}\ndjango\nchannels\n"
     (podman.project / "requirements.txt").write_text(requirements)

@@ -1,11 +1,9 @@
 """Runs the units for systemd under a real systemd: `make lab-systemd`.
 
-As root on a machine with systemd-nspawn: the machine's own file system, under an overlay that is
-thrown away, is booted as a container without a network.  The project of the tests is put in it as
-docs/deploy.md says, in /srv/project with a virtual environment of its own; its units are those that
-`forkmaster init systemd` writes.  Each check below drives systemctl as an administrator would.
-
-Requests come from this side, through the container's socket in /proc/PID/root.
+As root on a machine with systemd-nspawn, which boots it in a container (nspawn.py).  The units are
+those that `forkmaster init systemd` writes.  Each check below drives systemctl as an administrator
+would.  Where the machine's systemd is older than Type=notify-reload, all is done once more with
+that of a newer Debian.
 
 Exits with 0 and the reason if the machine cannot do this, with 1 if a check failed.
 """
@@ -13,272 +11,35 @@ Exits with 0 and the reason if the machine cannot do this, with 1 if a check fai
 from __future__ import annotations
 
 import http.client
-import json
 import os
-import secrets
 import shutil
 import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from lab import PATIENCE, Failed, Unfit, main, must, wait_for
+from lab import main, must, wait_for
+from nspawn import ROOT, SOCKET, UNIT, Machine, machine, systemd_version
 
-ROOT = Path(__file__).parent.parent
-# The interpreter of the machine: the user of the service cannot read one in somebody's home.
-PYTHON = "/usr/bin/python3"
-# What `forkmaster init systemd` calls the units of a project in /srv/project.
-UNIT, SOCKET = "project.service", "project.socket"
-CONFIG = "/srv/project/gunicorn.conf.py"
+CONFIG, WSGI = "/srv/project/gunicorn.conf.py", "/srv/project/project/wsgi.py"
+BROKEN = "import a_module_that_is_not_there\n"
+SLOW = """
+import os, time
+while not os.path.exists("/srv/project/media/may-load"):
+    time.sleep(0.05)
+def application(environ, start_response):
+    start_response("203 New", [])
+    return []
+"""
+# The first version that knows Type=notify-reload, and a Debian that has it.
+NOTIFY_RELOAD, NEWER = 253, "trixie"
 
-
-# --- The machine ------------------------------------------------------------------------------
-
-
-def require() -> None:
-    """Raise Unfit if something is missing."""
-    if os.geteuid() != 0:
-        raise Unfit("it needs root")
-    for program in ("systemd-nspawn", "nsenter", "mount", "useradd", PYTHON):
-        if shutil.which(program) is None:
-            raise Unfit(f"{program} is not installed (Debian: systemd-container)")
-    version = "import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))"
-    if subprocess.run([PYTHON, "-c", version], check=False, capture_output=True).returncode:
-        raise Unfit(f"{PYTHON} is older than 3.11, or cannot make virtual environments")
-
-
-class Machine:
-    """The booted container."""
-
-    def __init__(self, root: Path, leader: int) -> None:
-        self.root = root
-        self.leader = leader
-
-    def run(self, *command: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run a command in it; its exit code is the caller's to look at."""
-        return subprocess.run(
-            ["nsenter", "--target", str(self.leader), "--all", *command],
-            capture_output=True,
-            check=False,
-            text=True,
-            timeout=timeout,
-        )
-
-    def systemctl(self, *arguments: str) -> str:
-        """What systemctl prints.  Raises Failed if it fails."""
-        done = self.run("systemctl", *arguments)
-        must(done.returncode == 0, f"systemctl {' '.join(arguments)}: {done.stderr.strip()}")
-        return done.stdout.strip()
-
-    def show(self, name: str, unit: str = UNIT) -> str:
-        """A property of the service."""
-        return self.systemctl("show", unit, "--property", name, "--value")
-
-    def journal(self, *arguments: str) -> list[dict[str, str]]:
-        """The records of the service, oldest first."""
-        done = self.run("journalctl", "--unit", UNIT, "--output", "json", *arguments)
-        return [json.loads(line) for line in done.stdout.splitlines()]
-
-    def path(self, inside: str) -> Path:
-        """The path on this side of a path in it; its /run is a mount of its own."""
-        return Path(f"/proc/{self.leader}/root{inside}")
-
-    @contextmanager
-    def answering(
-        self, path: str, through: str = "/run/project.sock"
-    ) -> Iterator[http.client.HTTPResponse]:
-        """An answer through the socket of the unit, of which the head has been read."""
-        with socket.socket(socket.AF_UNIX) as raw:
-            raw.settimeout(PATIENCE)
-            raw.connect(str(self.path(through)))
-            connection = http.client.HTTPConnection("localhost")
-            connection.sock = raw
-            connection.request("GET", path, headers={"Connection": "close"})
-            yield connection.getresponse()
-
-    def get(self, path: str = "/whoami", through: str = "/run/project.sock") -> int:
-        """The status of an answer that was read to its end."""
-        with self.answering(path, through) as answer:
-            answer.read()
-            return answer.status
-
-    def workers(self) -> list[int]:
-        """The pids of the workers, as this side counts them."""
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                title = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
-                namespace = os.readlink(folder / "ns" / "pid")
-            except OSError:
-                continue  # it has ended meanwhile, or was never there to be read
-            if title.startswith(b"forkmaster: worker") and namespace == os.readlink(
-                f"/proc/{self.leader}/ns/pid"
-            ):
-                found.append(int(folder.name))
-        return sorted(found)
-
-    def override(self, text: str) -> None:
-        """Put a drop-in over the service; "" takes it away."""
-        folder = self.root / "etc/systemd/system" / f"{UNIT}.d"
-        folder.mkdir(exist_ok=True)
-        (folder / "lab.conf").write_text(f"[Service]\n{text}\n")
-        self.systemctl("daemon-reload")
-
-    @contextmanager
-    def changed(self, inside: str, text: str) -> Iterator[None]:
-        """A file of the project with other contents, for a while."""
-        path = self.root / inside.lstrip("/")
-        before = path.read_text()
-        path.write_text(text)
-        try:
-            yield
-        finally:
-            path.write_text(before)
-
-    def last_words(self) -> list[str]:
-        return [str(each["MESSAGE"]) for each in self.journal("--lines=15")]
-
-    def mend(self) -> None:
-        self.override("")
-        self.run("systemctl", "restart", UNIT)
-
-
-@contextmanager
-def machine() -> Iterator[Machine]:
-    """Boot it, and take it down whatever happens."""
-    require()
-    lab = Path(tempfile.mkdtemp(prefix="forkmaster-lab-"))
-    mounted: list[Path] = []
-    nspawn = None
-    try:
-        _mount(["-t", "tmpfs", "tmpfs"], lab, mounted)
-        root, upper, work = lab / "root", lab / "upper", lab / "work"
-        for folder in (root, upper, work):
-            folder.mkdir()
-        layers = f"lowerdir=/,upperdir={upper},workdir={work}"
-        _mount(["-t", "overlay", "overlay", "-o", layers], root, mounted)
-        _install(root)
-        nspawn_command = "systemd-nspawn --quiet --boot --private-network --register=no --keep-unit"
-        nspawn = subprocess.Popen(
-            [*nspawn_command.split(), "--machine=forkmaster-lab", "--directory", root],
-            stdin=subprocess.DEVNULL,
-            stdout=(lab / "console").open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        booted = Machine(root, _leader(nspawn))
-        try:
-            wait_for(
-                lambda: booted.run("systemctl", "is-active", "sockets.target").returncode == 0,
-                "systemd has booted",
-            )
-        except Failed as exc:
-            raise Unfit(f"{exc}\n{(lab / 'console').read_text(errors='replace')}") from None
-        yield booted
-        booted.run("systemctl", "poweroff")
-        nspawn.wait(PATIENCE)
-    finally:
-        if nspawn is not None and nspawn.poll() is None:
-            nspawn.terminate()
-            nspawn.wait(PATIENCE)
-        for path in reversed(mounted):
-            subprocess.run(["umount", "--lazy", path], check=True)
-        lab.rmdir()
-
-
-def _mount(arguments: list[str], target: Path, mounted: list[Path]) -> None:
-    done = subprocess.run(
-        ["mount", *arguments, target], check=False, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise Unfit(f"cannot mount: {done.stderr.strip()}")
-    mounted.append(target)
-
-
-def _leader(nspawn: subprocess.Popen[bytes]) -> int:
-    """The pid of the container's systemd, as this side counts."""
-    children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children")
-
-    def leader() -> int | None:
-        # The first child of nspawn only prepares the container, and makes way for systemd.
-        pids = map(int, children.read_text().split())
-        return next((pid for pid in pids if _name_of(pid) == "systemd"), None)
-
-    wait_for(lambda: leader() or nspawn.poll() is not None, "nspawn runs")
-    found = leader()
-    if found is None:
-        raise Unfit("systemd-nspawn cannot boot a container here")
-    return found
-
-
-def _name_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""  # it has gone meanwhile
-
-
-def _install(root: Path) -> None:
-    """Put the project and the units where the units say, and keep the machine's own quiet."""
-    units = root / "etc/systemd/system"
-    # Its own, and not none: without one systemd takes this for a first boot, and enables all.
-    (root / "etc/machine-id").write_text(f"{secrets.token_hex(16)}\n")
-    for folder in units.glob("*.wants"):
-        shutil.rmtree(folder)  # the services of the machine are none of ours
-    # Without it the boot waits for a network that never comes.
-    (units / "systemd-networkd-wait-online.service").symlink_to("/dev/null")
-
-    subprocess.run(
-        ["useradd", "--root", root, "--system", "--user-group", "app"],
-        check=True,
-        capture_output=True,
-    )
-    project = root / "srv/project"
-    shutil.copytree(ROOT / "tests" / "django_project", project)
-    (project / "gunicorn.conf.py").write_text("workers = 2\n")
-    _install_python(project / ".venv")
-    media = project / "media"
-    media.mkdir()
-    uid = int(next(
-        line.split(":")[2]
-        for line in (root / "etc/passwd").read_text().splitlines()
-        if line.startswith("app:")
-    ))  # fmt: skip
-    (root / "etc/forkmaster").mkdir()
-    # The demo keeps its database with the uploads, in the one folder that it may write to.
-    (root / "etc/forkmaster/project.env").write_text("PROJECT_DATA=/srv/project/media\n")
-    subprocess.run(
-        [project / ".venv/bin/python", project / "manage.py", "prepare"],
-        env={**os.environ, "PROJECT_DATA": str(media)},
-        check=True,
-    )
-    for path in (media, *media.rglob("*")):
-        os.chown(path, uid, uid)
-
-
-def _install_python(venv: Path) -> None:
-    subprocess.run([PYTHON, "-m", "venv", venv], check=True)
-    pip = subprocess.run(
-        [venv / "bin/python", "-m", "pip", "install", "--quiet", ROOT, "django", "channels"],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    if pip.returncode:
-        raise Unfit(f"pip cannot install forkmaster:\n{pip.stderr}")
-    # The environment is made here and used there, where its path is shorter.
-    program = venv / "bin" / "forkmaster"
-    program.write_text(program.read_text().replace(str(venv), "/srv/project/.venv"))
-
-
-# --- The checks -------------------------------------------------------------------------------
-# In this order; each leaves the service running unless it says otherwise.
+# The checks, in this order; each leaves the service running unless it says otherwise.
 
 
 def units_of_init(lab: Machine) -> str:
@@ -337,7 +98,7 @@ def reload_that_succeeds(lab: Machine) -> str:
 def reload_of_a_broken_deploy(lab: Machine) -> str:
     """systemctl reload fails with the reason in the journal, and the old workers serve on."""
     before = lab.workers()
-    with lab.changed("/srv/project/project/wsgi.py", "import a_module_that_is_not_there\n"):
+    with lab.changed(WSGI, BROKEN):
         done = lab.run("systemctl", "reload", UNIT)
         must(done.returncode != 0, "systemctl reload succeeded")
         must(lab.workers() == before, "the workers have changed")
@@ -519,6 +280,71 @@ def a_wrong_configuration(lab: Machine) -> str:
     return "exit code 5, 0 restarts"
 
 
+def notify_reload(lab: Machine) -> str:
+    """With the drop-in systemctl reload waits for READY=1 too, and fails with a broken deploy."""
+    folder = lab.root / "etc/systemd/system" / f"{UNIT}.d"
+    folder.mkdir(exist_ok=True)
+    shutil.copy(ROOT / "conf/systemd/forkmaster.service.d/notify-reload.conf", folder)
+    lab.systemctl("daemon-reload")
+    lab.systemctl("restart", UNIT)
+    must(lab.show("Type") == "notify-reload", f"the type is {lab.show('Type')}")
+    with slow_deploy(lab) as finish:
+        finish("reload")
+        with lab.changed(WSGI, BROKEN):
+            done = lab.run("systemctl", "reload", UNIT)
+            must(done.returncode != 0, "systemctl reload of a broken deploy succeeded")
+            must(lab.show("ActiveState") == "active", "the service is not active")
+            must(lab.get() == 203, "the code from before does not serve on")
+    lab.systemctl("reload", UNIT)
+    must(lab.get() == 200, "the code that is right again does not serve")
+    (folder / "notify-reload.conf").unlink()
+    lab.systemctl("daemon-reload")
+    lab.systemctl("restart", UNIT)
+    return f"waited for the new code; exit code {done.returncode} with a broken one"
+
+
+def notify_reload_by_signal(lab: Machine) -> str:
+    """HUP alone reloads, too: systemd takes RELOADING=1 with its time, and waits for READY=1."""
+    lab.override("Type=notify-reload\nExecReload=")
+    lab.systemctl("restart", UNIT)
+    with slow_deploy(lab) as finish:
+        # It gets there only by a RELOADING=1 whose MONOTONIC_USEC is later than the signal.
+        finish("reload-notify")
+        with lab.changed(WSGI, BROKEN):
+            lab.systemctl("reload", UNIT)
+            must("rolled back" in lab.show("StatusText"), f"it says {lab.show('StatusText')}")
+            must(lab.get() == 203, "the code from before does not serve on")
+    lab.override("")
+    lab.systemctl("restart", UNIT)
+    return "waited for the new code; a broken one is in the status and in the journal only"
+
+
+@contextmanager
+def slow_deploy(lab: Machine) -> Iterator[Callable[[str], None]]:
+    """New code, which answers 203 and loads only when it may.
+
+    Yields what reloads to it: systemctl must wait for as long as the unit is in the state named.
+    """
+    may_load = lab.root / "srv/project/media/may-load"
+
+    def finish(state: str) -> None:
+        with ThreadPoolExecutor(1) as systemctl:
+            reload = systemctl.submit(lab.run, "systemctl", "reload", UNIT)
+            try:
+                wait_for(lambda: reload.done() or lab.show("SubState") == state, f"state {state}")
+                must(lab.get() == 200, "the code from before does not serve on")
+                must(not reload.done(), "systemctl reload did not wait")
+            finally:
+                may_load.touch()
+        done = reload.result()
+        must(lab.get() == 203, "the new code does not serve when systemctl reload has returned")
+        must(done.returncode == 0, done.stderr.strip())
+
+    with lab.changed(WSGI, SLOW):
+        yield finish
+    may_load.unlink()
+
+
 CHECKS = (
     units_of_init,
     socket_activation,
@@ -537,6 +363,17 @@ CHECKS = (
     a_wrong_configuration,
 )
 
+OF_NOTIFY_RELOAD = (notify_reload, notify_reload_by_signal)
+
+
+def run() -> int:
+    """The exit code."""
+    if systemd_version() >= NOTIFY_RELOAD:
+        return main(machine, (*CHECKS, *OF_NOTIFY_RELOAD))
+    failed = main(machine, CHECKS)
+    print(f"\nAnd with the systemd of Debian {NEWER}:", flush=True)
+    return failed | main(partial(machine, NEWER), (*CHECKS, *OF_NOTIFY_RELOAD))
+
 
 if __name__ == "__main__":
-    sys.exit(main(machine, CHECKS))
+    sys.exit(run())
