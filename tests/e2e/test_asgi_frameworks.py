@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from pathlib import Path
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -15,7 +15,15 @@ from websockets.sync.client import connect
 
 from tests.conftest import Serve
 from tests.e2e.conftest import PROJECT, Site
-from tests.process.harness import PATIENCE, Load, Server, read_all, request_bytes, wait_for
+from tests.process.harness import (
+    PATIENCE,
+    Clients,
+    Load,
+    Server,
+    read_all,
+    request_bytes,
+    wait_for,
+)
 from tests.process.test_http2 import HTTP2Load
 
 
@@ -30,40 +38,22 @@ def in_flight(server: Server) -> int:
     return server.board().totals.counters["in_flight"]
 
 
-class Chat:
-    """Clients that talk all the time over websockets, and come back when they are sent away."""
+class Chat(Clients):
+    """Clients that talk over websockets, and come back when they are sent away."""
 
     def __init__(self, url: str, clients: int = 4, origin: str | None = None) -> None:
+        super().__init__(clients)
         self._url, self._origin = url, origin
-        self.echoed = 0
         self.codes: set[int] = set()
-        self.lost: list[str] = []
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
-
-    def __enter__(self) -> Chat:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-
-    def wait_for_echoes(self, count: int) -> None:
-        """Returns when so many more messages have come back."""
-        target = self.echoed + count
-        wait_for(lambda: self.echoed >= target or self.lost, what=f"{count} more echoes")
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             try:
                 with connect(self._url, origin=self._origin) as ws:  # type: ignore[arg-type]
-                    while not self._stopping.is_set():
+                    while not self.stopping.is_set():
                         ws.send("hello")
                         assert ws.recv(PATIENCE) == "hello"
-                        self.echoed += 1
+                        self.answered += 1
                         time.sleep(0.005)
             except ConnectionClosed as exc:
                 self.codes.add(exc.rcvd.code if exc.rcvd else 1006)
@@ -77,9 +67,9 @@ def test_a_chat_goes_on_through_a_reload(serve: Serve) -> None:
     server.tolerate("Exception in ASGI application")
 
     with Chat(f"ws://127.0.0.1:{server.port}/ws") as chat:
-        chat.wait_for_echoes(100)
+        chat.wait_for_answers(100)
         reload(server)
-        chat.wait_for_echoes(100)
+        chat.wait_for_answers(100)
 
     assert chat.lost == []
     assert chat.codes == {1012}
@@ -93,9 +83,9 @@ def test_a_chat_through_channels_goes_on_through_a_reload(serve: Serve, data: Pa
 
     url = f"ws://127.0.0.1:{server.port}/ws/echo"
     with Chat(url, origin=f"http://127.0.0.1:{server.port}") as chat:
-        chat.wait_for_echoes(100)
+        chat.wait_for_answers(100)
         reload(server)
-        chat.wait_for_echoes(100)
+        chat.wait_for_answers(100)
 
     assert chat.lost == []
     assert chat.codes == {1012}
@@ -145,93 +135,67 @@ def test_a_stream_of_events_is_cancelled_when_its_client_leaves(
     assert notes.read_text() == "events: cancelled\n"
 
 
-class Streams:
+class Streams(Clients):
     """Clients that listen to events, and come back as soon as a stream has ended whole."""
 
     def __init__(self, server: Server, clients: int = 20) -> None:
-        self.whole = 0
-        self.lost: list[bytes] = []
+        super().__init__(clients)
         self._server = server
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
-
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
-
-    def stop_after_this_stream(self) -> None:
-        self._stopping.set()
-
-    def join(self) -> None:
-        for thread in self._threads:
-            thread.join(20)
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             received = b""
             try:
                 received = read_all(self._server.send(request_bytes("/events"), timeout=30))
             except OSError as exc:
                 received += repr(exc).encode()
             if b"event: bye\n\n" in received and received.endswith(b"\r\n0\r\n\r\n"):
-                self.whole += 1
+                self.answered += 1
             else:
-                self.lost.append(received)
+                self.lost.append(repr(received))
 
 
 @pytest.mark.lab
 def test_streams_of_events_go_on_through_a_reload_under_load(serve: Serve) -> None:
     server = serve("-w", "2", "fastapi_app").wait_until_ready(2)
-    streams = Streams(server)
 
-    with Load(server, "/") as load:
-        streams.start()
-        wait_for(lambda: in_flight(server) >= 20)
-        load.wait_for_answers(50)
-        reload(server)
-        load.wait_for_answers(50)
-        wait_for(lambda: streams.whole >= 20 or streams.lost, what="the end of all streams")
-    wait_for(lambda: in_flight(server) == 20, what="all streams again")
-    streams.stop_after_this_stream()
-    assert server.stop() == 0
-    streams.join()
+    with Streams(server) as streams:
+        with Load(server, "/") as load:
+            wait_for(lambda: in_flight(server) >= 20)
+            load.wait_for_answers(50)
+            reload(server)
+            load.wait_for_answers(50)
+            wait_for(lambda: streams.answered >= 20 or streams.lost, what="the end of all streams")
+        wait_for(lambda: in_flight(server) == 20, what="all streams again")
+        streams.stopping.set()
+        assert server.stop() == 0
 
     assert load.lost == []
     assert streams.lost == []
     # Some came to the other old worker before it was replaced, too.
-    assert streams.whole >= 40
+    assert streams.answered >= 40
 
 
-class Files:
-    """A visitor who sends files and fetches them again, all the time."""
+class Files(Clients):
+    """A visitor who sends files and fetches them again."""
 
     def __init__(self, server: Server) -> None:
-        self.answered = 0
-        self.lost: list[str] = []
+        super().__init__(clients=1)
         self._browser = httpx.Client(base_url=server.url, timeout=PATIENCE)
         self._site = Site(server, self._browser)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Files:
+    def __enter__(self) -> Self:
         self._site.log_in()
-        self._thread.start()
-        return self
+        return super().__enter__()
 
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join()
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
         self._browser.close()
-
-    def wait_for_answers(self, count: int) -> None:
-        """Returns when so many more files have come back."""
-        target = self.answered + count
-        wait_for(lambda: self.answered >= target or self.lost, 30, f"{count} more files")
 
     def _run(self) -> None:
         contents = os.urandom(1 << 20)
         try:
-            while not self._stopping.is_set():
+            while not self.stopping.is_set():
                 form = {"text": "x", "csrfmiddlewaretoken": self._site.token("/upload")}
                 sent = self._browser.post(
                     "/upload", data=form, files={"attachment": ("x.bin", contents)}

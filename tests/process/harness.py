@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import psutil
 
@@ -361,39 +361,52 @@ def request_bytes(path: str, *headers: str) -> bytes:
     return "\r\n".join((f"GET {path} HTTP/1.1", "Host: localhost", *headers, "", "")).encode()
 
 
-class Load:
-    """Clients that ask all the time on kept-alive connections, retry nothing, and count.
+class Clients:
+    """Threads that ask a server all the time, retry nothing, and count.  `_run` is one of them."""
+
+    def __init__(self, clients: int) -> None:
+        self.answered = 0
+        self.lost: list[str] = []
+        self.stopping = threading.Event()
+        """Set it, and each ends once what it has asked is answered."""
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
+        self.stopping.set()
+        for thread in self._threads:
+            thread.join()
+        if exc is not None and self.lost:
+            exc.add_note(f"{type(self).__name__} lost {len(self.lost)}: {self.lost[:3]}")
+
+    def wait_for_answers(self, count: int, patience: float = PATIENCE) -> None:
+        """Returns when so many more requests have been answered."""
+        target = self.answered + count
+        wait_for(lambda: self.answered >= target, patience, f"{count} more answers")
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+
+class Load(Clients):
+    """Clients on kept-alive connections.
 
     A connection is opened anew only if the server said that it would close the last one.
     """
 
     def __init__(self, server: Server, path: str = "/pid", clients: int = 4) -> None:
+        super().__init__(clients)
         self.server, self.path = server, path
-        self.answered = 0
-        self.lost: list[str] = []
         self.bodies: set[bytes] = set()
-        self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-
-    def wait_for_answers(self, count: int) -> None:
-        """Returns when so many more requests have been answered."""
-        target = self.answered + count
-        wait_for(lambda: self.answered >= target, what=f"{count} more answers")
 
     def _run(self) -> None:
         connection = None
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             try:
                 if connection is None:
                     connection = self.server.connect()

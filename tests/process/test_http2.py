@@ -8,14 +8,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
 
 from tests.certificates import Certificates
 from tests.conftest import Serve
-from tests.process.harness import Server, ask, is_gone, wait_for
+from tests.process.harness import Clients, Server, ask, is_gone, wait_for
 from tests.process.http2_client import HTTP2Client
 from tests.process.test_asgi_worker import frame
 
@@ -113,35 +112,18 @@ def test_a_drain_answers_what_runs_and_what_is_on_its_way(serve: Serve) -> None:
     assert is_gone(worker)
 
 
-class HTTP2Load:
-    """Clients that ask all the time, retry nothing, and go where they are told to."""
+class HTTP2Load(Clients):
+    """Clients that ask for all paths at once, and go where they are told to."""
 
     def __init__(self, server: Server, *paths: str, clients: int = 4) -> None:
+        super().__init__(clients)
         self.server = server
         self.paths = paths
-        self.answered = 0
-        self.lost: list[str] = []
         self.connections = 0
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
-
-    def __enter__(self) -> HTTP2Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-
-    def wait_for_answers(self, count: int) -> None:
-        target = self.answered + count
-        wait_for(lambda: self.answered >= target or self.lost, what=f"{count} more answers")
 
     def _run(self) -> None:
         client = None
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             try:
                 if client is None or client.is_told_to_go:
                     client = connect(self.server)
