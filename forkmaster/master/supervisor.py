@@ -87,6 +87,7 @@ from forkmaster.master.policy import Policy, Role, State
 BOOT_FAILURE = 3  # exit status of a child whose application raised while it was loaded
 APP_FAILURE = 4  # exit status of a child whose application does not exist
 OVERSLEPT = 5.0  # seconds: a tick later than this was not the scheduler's doing
+LATE = 0.3  # seconds: on a machine so busy the workers' beats come late, too
 
 # Children that find something out and end, and what it is for.
 PROBES = {Role.VALIDATOR: "reload", Role.PREFLIGHT: "upgrade"}
@@ -472,10 +473,14 @@ class Supervisor:
         # We asked to be woken at `due`.  If it is much later, the master was stopped (SIGSTOP)
         # or the machine was suspended, and no worker could have been heard.  Start every
         # deadline again rather than kill the innocent.
-        if now - self.due > OVERSLEPT:
+        late = now - self.due
+        if late > OVERSLEPT:
             for child in self.children.values():
                 child.deadline = now + self._patience(child, child.state)
                 child.pulse = Pulse(now)
+        elif late > LATE:
+            for child in self.children.values():
+                child.deadline += late + LATE  # and a moment to beat, now that it can
 
     def _next_look(self, child: Child) -> float:
         """When `child` must be judged again."""

@@ -150,15 +150,24 @@ class ThreadedWorker(Reactor):
     def _tick(self, now: int) -> None:
         super()._tick(now)
         if self._request_timeout and now >= self._words[layout.EXTENDED]:
-            for thread in self._threads:
-                exchange = thread.serving
-                if exchange is not None and now - thread.since > self._request_timeout:
-                    self._give_up_thread(thread, exchange)
+            self._look_at_threads(now)
         if self._handoff is None or not self._held:
             return
         if now - self._held_since >= PATIENCE:
             self._pass_held()
         self._due = min(self._due, now + PATIENCE)
+
+    def _look_at_threads(self, now: int) -> None:
+        """Give up those that are stuck, and come back when the next one would be."""
+        for thread in self._threads:
+            exchange = thread.serving
+            if exchange is None:
+                continue
+            deadline = thread.since + self._request_timeout
+            if now >= deadline:
+                self._give_up_thread(thread, exchange)
+            else:
+                self._due = min(self._due, deadline)
 
     def _pass_held(self) -> None:
         """Give the held connections to siblings: all our threads are in slow requests."""

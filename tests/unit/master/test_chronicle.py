@@ -102,11 +102,11 @@ def test_a_death_that_somebody_asked_for(fleet: Remembered, told: Event, reason:
 def test_of_an_abort_and_a_kill_the_abort_says_why() -> None:
     fleet = Remembered(workers=1)
     fleet.serve()
-    fleet.at(131)  # it has not beaten for 30 s
-    fleet.at(137)  # nor did the abort help
+    fleet.at(130.1)  # it has not beaten for 30 s
+    fleet.at(135.2)  # nor did the abort help
     fleet.exits(1, None)
 
-    assert fleet.told == ["sent no heartbeat for 31.0 s (timeout 30 s); was killed"]
+    assert fleet.told == ["sent no heartbeat for 30.1 s (timeout 30 s); was killed"]
 
 
 def test_a_kill_says_why_if_it_comes_alone(fleet: Remembered) -> None:

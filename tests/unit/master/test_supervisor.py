@@ -39,7 +39,7 @@ from forkmaster.master.events import (
     Upgrade,
 )
 from forkmaster.master.policy import Role, State
-from forkmaster.master.supervisor import Supervisor
+from forkmaster.master.supervisor import LATE, Supervisor
 from tests.unit.master.fleet import Fleet, signalled, spawned, verdicts
 
 # --- Start and crash --------------------------------------------------------------------------
@@ -226,6 +226,15 @@ def test_a_master_that_overslept_forgives_every_deadline_once() -> None:
     assert [name for _, name in signalled(fleet.at(1030.0))] == ["SIGABRT"] * 3
 
 
+def test_what_the_master_was_late_is_given_to_everybody_once() -> None:
+    fleet = Fleet(workers=2, timeout=2.0)
+    fleet.serve()
+    due = fleet.supervisor.next_deadline()
+
+    assert fleet.at(due + 1.0) == []
+    assert fleet.at(due + 1.0 + LATE) != []
+
+
 def test_timeout_zero_never_judges() -> None:
     fleet = Fleet(workers=1, timeout=0.0)
     fleet.serve()
@@ -334,7 +343,7 @@ def test_a_worker_that_hangs_in_the_shutdown_delay_is_aborted() -> None:
     fleet.serve()
     fleet.tell(Stop())
 
-    assert signalled(fleet.at(102.5)) == [(1, "SIGABRT")]
+    assert signalled(fleet.at(102.1)) == [(1, "SIGABRT")]
 
 
 def test_a_crash_while_stopping_is_not_replaced() -> None:
@@ -1073,7 +1082,7 @@ def test_a_monitor_that_hangs_is_killed() -> None:
     fleet.beat()
     fleet.now += 20
     fleet.beat(1, 2)
-    actions = fleet.at(fleet.now + 11)
+    actions = fleet.at(fleet.now + 10.1)
 
     assert signalled(actions) == [(3, "SIGABRT")]
 
