@@ -8,6 +8,8 @@ import resource
 import select
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -270,3 +272,18 @@ def test_other_systems_have_no_such_wishes(monkeypatch: pytest.MonkeyPatch) -> N
     assert processes.die_with_parent(signal.SIGKILL, os.getppid())
     assert not processes.become_subreaper()
     assert processes.open_pidfd(os.getpid()) is None
+
+
+def test_the_age_of_a_process_is_right_to_a_tick() -> None:
+    tick = 1 / os.sysconf("SC_CLK_TCK")
+    code = (
+        "import time\nfrom forkmaster.system import processes\n"
+        "print(time.monotonic(), processes.age(), time.monotonic())"
+    )
+    before = time.monotonic()
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        started = time.monotonic()
+        assert child.stdout is not None
+        earlier, age, later = map(float, child.stdout.read().split())
+
+    assert earlier - started - 2 * tick <= age <= later - before + 2 * tick
