@@ -263,7 +263,7 @@ def recycling(scene: Scene) -> Finding:
     server = scene.serve("--max-requests", "40")
     with Clients(server.port, "/") as clients:
         server.wait_until_ready(12, timeout=60)
-    return lost_none(clients, text=f"{len(server.lines('ready after')) - 2} replaced")
+    return lost_none(clients, text=f"{server.times_ready() - 2} replaced")
 
 
 def delay(scene: Scene) -> Finding:
@@ -279,7 +279,7 @@ def delay(scene: Scene) -> Finding:
         if not arguments:
             server.stop(timeout=60)
     without, with_it = quantiles
-    times = len(server.lines("ready after")) - 2
+    times = server.times_ready() - 2
     text = f"{times} replaced; p99 {with_it:.1f} ms, without {without:.1f}"
     return lost_none(clients, also=with_it <= 2 * without, text=text)
 
@@ -389,7 +389,7 @@ def crash_loop(scene: Scene) -> Finding:
         pass  # the port is open
     lines = len(server.log.splitlines())
     scene.write("three")
-    server.wait_until_ready(len(server.lines(r"worker \d+ ready")) + 1, timeout=60)
+    server.wait_until_ready(server.times_ready() + 1, timeout=60)
     return Finding(f"{forks} forks, {lines} lines", forks <= 12 and lines < 400)
 
 

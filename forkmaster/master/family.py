@@ -86,6 +86,7 @@ class Family:
             self.decide(events.SpawnFailed(action.serial, reason))
             return
         self.processes[action.serial] = process
+        process.of_the_start = not self.ready_line.told
         if process.link is not None:
             self._watch_zygote(process)
         if process.pid:
@@ -108,10 +109,8 @@ class Family:
         )
 
     def _log_start(self, process: Process, reason: str = "from the zygote") -> None:
-        # At the start the banner says how many come, and each says when it is ready.
-        level = routine(process) if self.ready_line.told else logging.DEBUG
         log.log(
-            level,
+            routine(process),
             "%s started (pid %d, generation %d): %s",
             process,
             process.pid,
@@ -280,4 +279,8 @@ class Family:
 
 def routine(process: Process) -> int:
     """The level at which what is routine in the life of a child is logged."""
-    return logging.DEBUG if process.role is Role.WATCHER else logging.INFO
+    # At the start one line tells of all: each of many workers would push the first lines, or why
+    # there is no start, off the screen.
+    boots_with_all = process.of_the_start and not process.view.booted
+    quiet = process.role is Role.WATCHER or boots_with_all
+    return logging.DEBUG if quiet else logging.INFO

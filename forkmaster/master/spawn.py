@@ -56,6 +56,7 @@ class Process:
     cell: int
     view: WorkerView
     born: float  # when it was forked or ordered, monotonic seconds
+    of_the_start: bool = False  # ordered before all workers were ready for the first time
     pid: int = 0  # 0 while a zygote has been asked and has not answered
     pidfd: int | None = None
     link: Link | None = None  # of a zygote

@@ -176,16 +176,24 @@ class Server:
     # --- Its processes ------------------------------------------------------------------------
 
     def wait_until_ready(self, count: int = 1, timeout: float = PATIENCE) -> Server:
-        """Returns when `count` workers have become ready since the start."""
+        """Returns when `count` workers have become ready since the start.
+
+        The workers of the start count together, when the last of them is ready.
+        """
         wait_for(
-            lambda: (
-                len(self.lines(r"worker \d+ ready")) >= count or self.process.poll() is not None
-            ),
+            lambda: self.times_ready() >= count or self.process.poll() is not None,
             timeout,
             f"{count} workers ready",
         )
         assert self.process.poll() is None, f"the server ended:\n{self.log}"
         return self
+
+    def times_ready(self) -> int:
+        """How many workers have become ready so far, by the log."""
+        # Not by the board, which forgets the dead, and on which a worker is ready before the
+        # master has taken notice.
+        at_start = sum(int(found[1]) for found in self.lines(r"ready in \d+ ms: (\d+) worker"))
+        return at_start + len(self.lines(r"worker \d+ ready"))
 
     def workers(self) -> list[int]:
         """The pids of the living workers, the oldest first."""

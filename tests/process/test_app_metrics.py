@@ -94,7 +94,7 @@ def test_files_do_not_multiply(monitored: Watch, kind: Kind) -> None:
     site.server.wait_until_ready(2)
 
     for count in range(3, 9):
-        while len(site.server.lines(r"worker \d+ ready")) < count:
+        while site.server.times_ready() < count:
             site.server.get("/?order=tea")
     (board,) = site.server.board_folder.iterdir()
     names = {path.name for path in (board / "metrics").iterdir()}

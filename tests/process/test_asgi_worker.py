@@ -79,7 +79,7 @@ def test_the_lifespan_is_told_of_start_and_stop(serve: Serve) -> None:
     assert answer.status == 200
     assert code == 0
     log = server.log
-    assert log.index("lifespan: started") < log.index("worker 1 ready")
+    assert log.index("lifespan: started") < log.index("ready in")
     assert log.index("sending SIGTERM") < log.index("lifespan: stopped")
 
 

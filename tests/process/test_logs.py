@@ -62,6 +62,45 @@ def statsd() -> Iterator[socket.socket]:
         yield server
 
 
+def messages(server: Server) -> list[str]:
+    """What it logged so far, without time, pid and level, and without warnings."""
+    return [found[1] for found in server.lines(r"\[INFO\] (.*)$")]
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["each-loads", "preload"])
+def test_the_first_lines_are_as_few_with_many_workers(
+    serve: Serve, preload: tuple[str, ...]
+) -> None:
+    server = serve("-w", "7", *preload, "hello").wait_until_ready(7)
+    first = messages(server)
+    server.expect("was killed by SIGKILL")
+
+    os.kill(server.workers()[0], signal.SIGKILL)
+    server.wait_until_ready(8)
+    later = messages(server)[len(first) :]
+
+    assert len(first) <= 6
+    assert re.fullmatch(r"ready in \d+ ms: 7 workers", first[-1])
+    started, ready = later
+    assert re.fullmatch(r"worker \d+ started \(pid \d+, generation 0\): .*", started)
+    assert re.fullmatch(r"worker \d+ ready after .* s \(pid \d+\)", ready)
+
+
+def test_a_start_that_fails_ends_with_its_reason_whatever_the_number_of_workers(
+    serve: Serve,
+) -> None:
+    server = serve("-w", "7", "crash_on_boot")
+    server.expect("worker . cannot boot", "worker . .* exited with status 3 before it was ready")
+    server.tolerate("^  Traceback")
+
+    code = server.wait()
+
+    assert code == 3
+    assert re.fullmatch(r"stopped: worker . exited with status 3 .*", messages(server)[-1])
+    # The application, the workers, the address, and why it has stopped.
+    assert len(messages(server)) == 4
+
+
 def test_every_request_has_a_line_however_it_ends(
     serve: Serve, kind: Kind, access_log: Journal
 ) -> None:
@@ -129,7 +168,7 @@ def test_statsd_is_told_of_requests_messages_and_workers(
 @pytest.mark.lab
 def test_both_logs_can_be_json(serve: Serve, kind: Kind, access_log: Journal) -> None:
     server = serve(*kind.arguments, *logs_json(access_log), "--log-format", "json", kind.app)
-    wait_for(lambda: '"message": "worker 1 ready' in server.log)
+    wait_for(lambda: '"message": "ready in' in server.log)
 
     server.get('/raise?"\n'.replace("\n", "%0A").replace('"', "%22"))
     wait_for(lambda: "the application raised ValueError" in server.log)
@@ -141,7 +180,7 @@ def test_both_logs_can_be_json(serve: Serve, kind: Kind, access_log: Journal) ->
     )
     assert (failure["worker"], failure["generation"]) == (1, 0)
     assert failure["pid"] in server.workers()
-    ready = next(each for each in records if each["message"].startswith("worker 1 ready"))
+    ready = next(each for each in records if each["message"].startswith("ready in"))
     assert (ready["worker"], ready["pid"]) == (None, server.pid)
 
 
@@ -336,7 +375,7 @@ def test_syslog_gets_both_logs(serve: Serve, syslogd: tuple[str, socket.socket])
         sources = [daemon, daemon]
     else:
         sources = [daemon.accept()[0] for _ in range(2)]  # a connection for each log
-    heard(sources[0], rb"<158>forkmaster\.shop\.error: \[\d+\] worker 1 ready")
+    heard(sources[0], rb"<158>forkmaster\.shop\.error: \[\d+\] ready in \d+ ms: 1 worker")
     heard(sources[1], rb"<158>forkmaster\.shop\.access: \[\d+\] GET /a-line HTTP/1\.1")
     for source in sources:
         source.close()

@@ -77,7 +77,7 @@ def test_a_rotation_does_not_end_the_capture(serve: Serve, kind: Kind, tmp_path:
     log = tmp_path / "error.log"
     settings = ("--capture-output", "--error-logfile", str(log))
     server = serve(*settings, *kind.arguments, app_for(kind))
-    wait_for(lambda: log.exists() and "worker 1 ready" in log.read_text())
+    wait_for(lambda: log.exists() and "ready in" in log.read_text())
     log.rename(tmp_path / "error.1")
     server.send_signal(signal.SIGUSR1)
     wait_for(log.exists)

@@ -37,7 +37,7 @@ def metrics(serve: Serve) -> Iterator[str]:
         server.get("/raise")
         server.send_signal(1)
         server.wait_for_line("reload done")
-        server.wait_for_line(r"monitor \d+ ready", count=2)
+        server.wait_for_line(r"monitor \d+ ready")
 
         def ask() -> str:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)

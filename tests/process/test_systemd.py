@@ -75,7 +75,7 @@ def test_ready_is_told_when_all_workers_are(
 
     message = manager.wait_for("READY=1")
 
-    assert len(server.lines(r"worker \d+ ready")) == 3
+    assert server.times_ready() == 3
     assert "STATUS=3 of 3 workers ready, generation 0" in message.split("\n")
     assert any(m.startswith("EXTEND_TIMEOUT_USEC=") for m in manager.messages)
 
