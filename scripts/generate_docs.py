@@ -248,10 +248,21 @@ Colour is used on a terminal; `NO_COLOR=1` turns it off and `FORCE_COLOR=1` on.
 | 1 | another failure | the address is in use; no server is running; a reload failed |
 | 2 | the command line cannot be understood | an option that does not exist; no application |
 | 3 | the application failed while it was starting | its import raised; a warm-up request failed |
-| 4 | the application named does not exist, or is not one | `project.wsgi:applicaton` |
+| 4 | the application named does not exist, is none, or does not fit | `project.wsgi:applicaton` |
 | 5 | the configuration is wrong | `workers = "many"`; a setting that TOML misspells |
 
 3 and 4 end the server only if no worker has ever been ready; see the [design](design.md).
+Nothing is tried again then, and workers that were still loading are stopped.
+
+A `worker_class` that contradicts the application, WSGI or ASGI, \
+is found as early as it can be:
+
+- before anything is bound or forked, where the text of the module leaves no doubt: \
+`async def app(scope, receive, send)`, `get_wsgi_application()`, `FastAPI()` and the like;
+- else by the first worker that has loaded the application, since the master never does; \
+with `preload_app` by the zygote, before any worker is forked;
+- with `forkmaster check` always, since that loads the application itself.
+
 Under systemd `RestartPreventExitStatus=2 4 5` keeps a mistake from being tried again and again.
 """
 
@@ -272,12 +283,19 @@ def _command(name: str, about: str, command: click.Command, context: click.Conte
     own = [each for each in own if each.name not in ("host", "port", "uds", "fd", "help_all")]
     arguments = [p.make_metavar(context) for p in command.params if isinstance(p, click.Argument)]
     usage = " ".join(["forkmaster", name, "[OPTIONS]", *arguments])
-    told = (command.help or about).replace("\b", "").strip()
+    told = "\n\n".join(_paragraph(each) for each in (command.help or about).split("\n\n"))
     rows = [f"| {_flags(each)} | {each.help} |" for each in own if each.help and not each.hidden]
-    parts = [f"\n## forkmaster {name}\n\n`{usage}`\n\n{told.replace('. ', '.' + chr(10))}\n"]
+    parts = [f"\n## forkmaster {name}\n\n`{usage}`\n\n{told}\n"]
     if rows:
         parts.append("\n| option | |\n|---|---|\n" + "\n".join(rows) + "\n")
     return "".join(parts)
+
+
+def _paragraph(text: str) -> str:
+    """A paragraph of a help text; one that click leaves as it is, is so here."""
+    if text.startswith("\b\n"):
+        return f"```\n{text.removeprefix(chr(8)).strip()}\n```"
+    return text.strip().replace(". ", ".\n")
 
 
 def _flags(option: click.Option) -> str:

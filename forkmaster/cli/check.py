@@ -71,7 +71,7 @@ def check(loaded: Loaded, fail_level: str | None = None) -> int:
     if config.speaks_http2:
         import forkmaster.worker.http2  # noqa: F401 - which says so if hypercorn is missing
     interface = application.kind_of(found)
-    kind = worker_kind(config.kind, interface, config.threads)
+    kind = worker_kind(config, interface)
     file = f", configured by {loaded.file}" if loaded.file is not None else ""
     print(f"{config.app} can be loaded: {interface.upper()}, for {kind} workers{file}")
     return 0 if fail_level is None else deploy.report(config, kind, fail_level)

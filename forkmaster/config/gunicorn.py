@@ -50,6 +50,27 @@ THREADS_IN_PLACE = 32
 """How many threads a worker runs in place of a green one, unless `threads` says."""
 
 
+class Named(str):
+    """A kind of worker, which remembers the word that asked for it."""
+
+    word: str
+
+    def __new__(cls, kind: str, word: str) -> Named:
+        self = super().__new__(cls, kind)
+        self.word = word
+        return self
+
+
+def in_words(worker_class: str | type) -> str:
+    """A parsed worker_class as it was asked for, with the kind of worker where that differs."""
+    if isinstance(worker_class, type):
+        word = f"{worker_class.__module__}.{worker_class.__qualname__}"
+    else:
+        word = getattr(worker_class, "word", worker_class)
+    kind = kind_of_class(worker_class, threads=1)
+    return word if word == kind else f"{word} ({kind})"
+
+
 def kind_of_class(worker_class: str | type | None, threads: int) -> WorkerKind | None:
     """The kind of worker that a parsed worker_class stands for; None is not known yet."""
     if isinstance(worker_class, type):
@@ -106,15 +127,14 @@ def _worker_class(value: object) -> str | type | None:
     name = value.strip()
     if not name:
         return None
-    if name in ALIASES:
-        return ALIASES[name]
     lowered = name.lower()
     if lowered == HYPERCORN:
         return HYPERCORN
-    if lowered in ALIASES:
-        return ALIASES[lowered]
-    if green_name(name) is not None:
-        return "threaded"
+    kind = ALIASES.get(name) or ALIASES.get(lowered)
+    if kind is None and green_name(name) is not None:
+        kind = "threaded"
+    if kind is not None:
+        return Named(kind, name)
     if name.startswith("egg:") or "." not in name:
         raise BadValueError(
             f"{quoted(name)} is not a kind of worker", "write sync, threaded or asgi"

@@ -58,7 +58,7 @@ def _file(loaded: Loaded) -> str:
 def _workers(config: Config, interface: Interface | None) -> str:
     kind: str | None = config.kind
     if config.worker_class is None and interface is not None:
-        kind = worker_kind(None, interface, config.threads)
+        kind = worker_kind(config, interface)
     # How many those are is said when the quota has been looked at.
     if isinstance(config.workers, OnePerProcessor):
         number, noun = "one", "worker per processor"

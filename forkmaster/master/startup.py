@@ -74,7 +74,7 @@ def _serve(
     interface = as_written(config.app, [*map(Path, config.pythonpath), Path.cwd()])
     if left is None and interface is not None:
         # Raises: a contradiction that can be seen by now is not worth a fork.
-        worker_kind(config.kind, interface, config.threads)
+        worker_kind(config, interface)
     logs.configure(config)
     if left is None:
         for line in greeting(loaded, os.environ, interface):

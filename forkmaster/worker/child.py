@@ -22,7 +22,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from forkmaster.board import layout
-from forkmaster.config.gunicorn import worker_class_at
+from forkmaster.config.gunicorn import in_words, worker_class_at
 from forkmaster.config.values import BadValueError
 from forkmaster.errors import AppError, BootError, ForkmasterError
 from forkmaster.logs import losses
@@ -36,8 +36,10 @@ from forkmaster.worker.assignment import announce
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from forkmaster.config.gunicorn import WorkerKind
     from forkmaster.config.table import Config
     from forkmaster.worker.assignment import Assignment, Worker
+    from forkmaster.worker.interface import Interface
 
 log = logging.getLogger("forkmaster.error")
 
@@ -204,7 +206,7 @@ class Child:
         """
         self.config = with_worker_class(self.config)
         self.assignment = replace(self.assignment, config=self.config)
-        kind = worker_kind(self.config.kind, application.kind_of(loaded), self.config.threads)
+        kind = worker_kind(self.config, application.kind_of(loaded))
         self.assignment.slot.words[layout.KIND] = layout.KINDS.index(kind)
         # Imported here: a sync worker has no use for asyncio, nor an asgi one for the reactor.
         if kind == "asgi" and self.config.speaks_http2:
@@ -290,27 +292,21 @@ def with_worker_class(config: Config) -> Config:
         raise BootError(f"worker_class: {exc}") from exc
 
 
-def worker_kind(asked: str | None, found: str, threads: int) -> str:
-    """Which worker serves an application of the kind `found`.  Raises AppError if none can.
-
-    `asked` is what the configuration says, None if nothing.
-    """
+def worker_kind(config: Config, found: Interface) -> WorkerKind:
+    """Which worker serves an application of the interface `found`.  Raises AppError if none can."""
+    asked = config.kind
     if asked is None:
         if found == "asgi":
             return "asgi"
-        return "threaded" if threads > 1 else "sync"
-    if asked == "asgi" and found == "wsgi":
+        return "threaded" if config.threads > 1 else "sync"
+    assert config.worker_class is not None
+    wanted = "asgi" if asked == "asgi" else "wsgi"
+    if wanted != found:
         raise AppError(
-            "worker_class is asgi, but the application is WSGI; name its ASGI callable"
-            " (Django: project.asgi), or leave worker_class out"
+            f"worker_class is {in_words(config.worker_class)}, but the application is"
+            f" {found.upper()}; name its {wanted.upper()} callable (Django: project.{wanted}),"
+            " or leave worker_class out"
         )
-    if asked != "asgi" and found == "asgi":
-        raise AppError(
-            f"worker_class is {asked}, but the application is ASGI; name its WSGI callable"
-            " (Django: project.wsgi), or leave worker_class out"
-        )
-    if asked == "sync" and threads > 1:
-        return "threaded"
     return asked
 
 

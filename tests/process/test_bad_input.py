@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import socket
 import time
@@ -10,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Serve
-from tests.process.harness import Kind, Server, ask, read_all, request_bytes
+from tests.process.harness import APPS, ROOT, Kind, Server, ask, read_all, request_bytes
+
+WITH_APPS = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, APPS)))}
 
 
 def fails(server: Server, code: int) -> str:
@@ -63,19 +67,58 @@ def test_several_workers_that_cannot_boot_end_the_server_once(serve: Serve) -> N
     assert log.count("stopped: ") <= 1
 
 
+WSGI_INSTEAD = "but the application is WSGI; name its ASGI callable (Django: project.asgi)"
+ASGI_INSTEAD = "but the application is ASGI; name its WSGI callable (Django: project.wsgi)"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "wanted"),
+    ("arguments", "told"),
     [
-        (("-k", "uvicorn", "hello"), "WSGI"),
-        (("-k", "sync", "asgi_hello"), "ASGI"),
+        (("-k", "uvicorn", "hello"), f"uvicorn (asgi), {WSGI_INSTEAD}"),
+        (("-k", "hypercorn", "hello"), f"hypercorn (asgi), {WSGI_INSTEAD}"),
+        (("-k", "sync", "--threads", "4", "asgi_hello"), f"sync, {ASGI_INSTEAD}"),
+        (("-k", "gevent", "--preload", "asgi_hello"), f"gevent (threaded), {ASGI_INSTEAD}"),
     ],
 )
 def test_a_worker_class_that_does_not_fit(
-    serve: Serve, arguments: tuple[str, ...], wanted: str
+    serve: Serve, arguments: tuple[str, ...], told: str
 ) -> None:
     log = fails(serve(*arguments), 4)
 
-    assert f"the application is {wanted}" in log
+    assert log == f"forkmaster: worker_class is {told}, or leave worker_class out\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "who", "told"),
+    [
+        (("-k", "asgi", "shop:wsgi"), "worker", f"asgi, {WSGI_INSTEAD}"),
+        (("-k", "hypercorn", "shop:wsgi"), "worker", f"hypercorn (asgi), {WSGI_INSTEAD}"),
+        (("-k", "shop.Worker", "shop:wsgi"), "worker", f"shop.Worker (asgi), {WSGI_INSTEAD}"),
+        (("-k", "sync", 'shop:make("asgi")'), "worker", f"sync, {ASGI_INSTEAD}"),
+        (
+            ("-k", "gthread", "--threads", "4", "shop:asgi"),
+            "worker",
+            f"gthread (threaded), {ASGI_INSTEAD}",
+        ),
+        (("-k", "sync", "-w", "3", "--preload", "shop:asgi"), "zygote", f"sync, {ASGI_INSTEAD}"),
+    ],
+)
+def test_a_worker_class_that_does_not_fit_what_only_the_loaded_application_tells(
+    serve: Serve, tmp_path: Path, arguments: tuple[str, ...], who: str, told: str
+) -> None:
+    (tmp_path / "shop.py").write_text(
+        "import asgi_hello, hello, uvicorn.workers\n"
+        "def make(interface):\n"
+        "    return asgi_hello.application if interface == 'asgi' else hello.application\n"
+        "asgi, wsgi = make('asgi'), make('wsgi')\n"
+        "class Worker(uvicorn.workers.UvicornWorker): ...\n"
+    )
+
+    log = fails(serve("--log-level", "debug", *arguments, cwd=tmp_path, env=WITH_APPS), 4)
+
+    assert re.findall(r"(\w+ \d+) started", log) == [f"{who} 1"]
+    boots = re.findall(r"(\w+ \d+) cannot boot: (.*)", log)
+    assert boots == [(f"{who} 1", f"worker_class is {told}, or leave worker_class out")]
 
 
 def test_no_application_at_all(serve: Serve, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ MISTAKES = {
     "wsgi for an asgi worker": (
         ["-k", "uvicorn", "hello"],
         4,
-        "forkmaster: worker_class is asgi, but the application is WSGI; name its ASGI "
+        "forkmaster: worker_class is uvicorn (asgi), but the application is WSGI; name its ASGI "
         "callable (Django: project.asgi), or leave worker_class out",
     ),
     "asgi for a sync worker": (

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from forkmaster.config.gunicorn import WORKER_CLASS, in_words
 from forkmaster.config.settings import Effect
 from forkmaster.config.table import SECTIONS, SETTINGS, Config
 from forkmaster.config.values import quoted
@@ -83,6 +84,27 @@ def test_the_kind_follows_from_class_and_threads(
     worker_class: str | None, threads: int, kind: str | None
 ) -> None:
     assert Config(worker_class=worker_class, threads=threads).kind == kind
+
+
+class Mine:
+    forkmaster_kind = "asgi"
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("sync", "sync"),
+        ("Sync", "Sync (sync)"),
+        (" uvicorn.workers.UvicornWorker ", "uvicorn.workers.UvicornWorker (asgi)"),
+        ("hypercorn", "hypercorn (asgi)"),
+        ("gevent", "gevent (threaded)"),
+        (Mine, f"{__name__}.Mine (asgi)"),
+    ],
+)
+def test_a_worker_class_is_repeated_as_it_was_asked_for(asked: str | type, words: str) -> None:
+    parsed = WORKER_CLASS.parse(asked)
+
+    assert in_words(parsed) == words
 
 
 def test_a_default_is_short_enough_for_a_message() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from forkmaster.addresses import TCPAddress, UnixAddress
 from forkmaster.config import code, places, values
-from forkmaster.config.gunicorn import WORKER_CLASS
+from forkmaster.config.gunicorn import WORKER_CLASS, Named
 from forkmaster.config.table import SETTINGS
 from forkmaster.config.values import BadValueError, Kind, Noted
 
@@ -167,8 +167,8 @@ TAKEN = [
     (code.hook("value"), print, print),
     (code.POST_REQUEST, None, None),
     (code.LOGGER_CLASS, None, None),
-    (WORKER_CLASS, "Sync", "sync"),
-    (WORKER_CLASS, " gthread ", "threaded"),
+    (WORKER_CLASS, "Sync", Named("sync", "Sync")),
+    (WORKER_CLASS, " gthread ", Named("threaded", "gthread")),
     (code.LOGGER_CLASS, "package.Class", "package.Class"),
     (code.LOGGER_CLASS, "gunicorn.glogging.Logger", None),
     (code.LOGGER_CLASS, "simple", None),
