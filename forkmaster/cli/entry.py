@@ -6,7 +6,6 @@ Everything heavy is imported by the command that needs it, when it runs.
 from __future__ import annotations
 
 import os
-import platform
 import sys
 
 from forkmaster import __version__
@@ -72,5 +71,7 @@ def run(arguments: list[str]) -> int:
 
 def version() -> str:
     """What `forkmaster --version` prints."""
+    import platform
+
     python = f"{platform.python_implementation()} {platform.python_version()}"
     return f"forkmaster {__version__} ({python}, {platform.system()})"

@@ -11,7 +11,7 @@ from forkmaster.config.values import COUNT, SECONDS, TEXTS, count
 _NO_DIRTY = "there are no dirty workers; run long jobs in a queue, as Celery"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Dirty:
     title: ClassVar[str] = "Dirty workers"
 

@@ -12,7 +12,7 @@ from forkmaster.config.values import BOOLEAN, OPTIONAL_TEXT, TEXT, TEXTS, VARIAB
 from forkmaster.config.warmup import WarmupRequest
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Application:
     title: ClassVar[str] = "Application"
 

@@ -10,7 +10,7 @@ from forkmaster.config.settings import Effect, setting
 from forkmaster.config.values import BOOLEAN, OPTIONAL_TEXT, choice
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Development:
     title: ClassVar[str] = "Development"
 

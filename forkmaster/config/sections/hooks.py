@@ -18,7 +18,7 @@ Hook = Callable[..., Any]
 _DIRTY = "there are no dirty workers; run long jobs in a queue, as Celery"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Hooks:
     title: ClassVar[str] = "Hooks"
 

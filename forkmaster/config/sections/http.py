@@ -13,7 +13,7 @@ from forkmaster.config.values import BOOLEAN, HEADERS, SIZE, choice, count
 _STRICT = "the request is answered 400: it is a way to smuggle requests past a proxy"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Requests:
     title: ClassVar[str] = "Requests"
 
@@ -98,7 +98,7 @@ class Requests:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Proxies:
     title: ClassVar[str] = "Behind a proxy"
 

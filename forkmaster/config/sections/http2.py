@@ -9,7 +9,7 @@ from forkmaster.config.settings import Effect, setting
 from forkmaster.config.values import COMMAS, COUNT, choice, count
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class HTTP2:
     title: ClassVar[str] = "HTTP/2"
 

@@ -11,7 +11,7 @@ from forkmaster.config.settings import Effect, setting
 from forkmaster.config.values import BOOLEAN, MODE, choice, count, optional
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Listeners:
     title: ClassVar[str] = "Listeners"
 

@@ -21,7 +21,7 @@ from forkmaster.config.values import (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Logs:
     title: ClassVar[str] = "Logs"
 

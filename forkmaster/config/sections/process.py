@@ -13,7 +13,7 @@ from forkmaster.config.values import BOOLEAN, MODE, OPTIONAL_TEXT, TEXT, count, 
 _CONTROL = "the control socket lies in a private folder of its own"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Process:
     title: ClassVar[str] = "Process"
 

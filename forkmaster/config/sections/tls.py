@@ -16,7 +16,7 @@ from forkmaster.config.settings import Effect, setting
 from forkmaster.config.values import BOOLEAN, OPTIONAL_TEXT, count, optional
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class TLS:
     title: ClassVar[str] = "TLS"
 

@@ -11,7 +11,7 @@ from forkmaster.config.settings import Effect, setting
 from forkmaster.config.values import COUNT, MEMORY, SECONDS, WORKERS, choice, count, optional
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Workers:
     title: ClassVar[str] = "Workers"
 
@@ -115,7 +115,7 @@ class Workers:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Replacement:
     title: ClassVar[str] = "Replacing workers"
 
@@ -172,7 +172,7 @@ class Replacement:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class Timeouts:
     title: ClassVar[str] = "Timeouts"
 

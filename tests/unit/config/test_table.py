@@ -58,6 +58,13 @@ def test_a_setting_is_explained(name: str) -> None:
     assert not (setting.own and setting.differs)
 
 
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_section_leaves_the_methods_to_config(section: type) -> None:
+    assert not {"__init__", "__repr__", "__eq__", "__hash__"} & {
+        name for name, value in vars(section).items() if callable(value)
+    }
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_is_named_as_a_python_variable_and_flagged_with_dashes(name: str) -> None:
     setting = SETTINGS[name]
