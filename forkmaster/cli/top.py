@@ -150,7 +150,8 @@ class Screen:
         """As many lines as fit; `height` None for all, and without a choice or keys."""
         assert self.status is not None
         if self.stacks:
-            shown = [*self.stacks, "", "any key goes back"]
+            room = None if height is None else height - 2
+            shown = [*self.stacks[:room], "", "any key goes back"]
         else:
             shown = [*head(self.status, now), "", *self._table(height is not None)]
             if height is not None:
@@ -224,7 +225,7 @@ def _highlighter() -> Callable[[str], str]:
         return str
     console = Console(color_system="standard", force_terminal=True, width=1000)
     words = {
-        r"\bserving\b": "green",
+        r"\bserving\b(?![ )]*$)": "green",  # not the heading, nor what the rows are sorted by
         r"\b(starting|draining|exiting|reloading)\b": "yellow",
         r"\b(stopping|not ready: .*|rolled back.*|refused.*)": "red",
         r"^> .*": "bold",

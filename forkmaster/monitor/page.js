@@ -136,7 +136,8 @@ class Chart {
     this.svg.setAttribute("viewBox", `0 0 ${width()} ${HEIGHT}`);
     const y = (value) => HEIGHT - 2 - ((HEIGHT - 6) * value) / highest;
     this.svg.replaceChildren(...[0.5, 1].map((part) => drawn("line", { x1: 0, x2: width(), y1: y(highest * part), y2: y(highest * part) })));
-    for (const line of lines) {
+    // The first on top: where another adds nothing to it, it is the one to be seen.
+    for (const line of lines.toReversed()) {
       for (const run of runs(line.points)) {
         const over = run.map(([index, [, value]]) => `${x(index)},${y(value).toFixed(2)}`).join("L");
         const under = run.toReversed().map(([index, [value]]) => `${x(index)},${y(value).toFixed(2)}`).join("L");

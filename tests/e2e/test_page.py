@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,20 +11,22 @@ import httpx
 import pytest
 
 from tests.conftest import Serve
+from tests.e2e import pictures
 from tests.e2e.browser import AVAILABLE, Browser
-from tests.process.harness import ROOT, Load, Server, request_bytes, wait_for
+from tests.process.harness import Load, Server, request_bytes, wait_for
 
 pytestmark = [
     pytest.mark.skipif(not AVAILABLE, reason="needs chromium-driver"),
     pytest.mark.timeout(180),
 ]
 
-# To renew the pictures of docs/: FORKMASTER_PICTURES=1 pytest tests/e2e/test_page.py
-PICTURES = ROOT / "docs" / "pictures" if os.environ.get("FORKMASTER_PICTURES") else None
+LONGER = 50 if pictures.RENEWED else 0  # looks, so that there is something to see in the charts
 
 CELLS = "return [...document.querySelectorAll('#workers tbody tr')].map(r => r.cells[0].innerText)"
 TILES = """return Object.fromEntries([...document.querySelectorAll('.tile')].map(
     t => [t.querySelector('span').innerText, t.querySelector('b').innerText]))"""
+WORKERS = "return document.querySelector('#workers').innerText"
+DRAWN_LAST = "return document.querySelector('svg').lastElementChild.getAttribute('class')"
 LABELS = "return [...document.querySelectorAll('svg')].map(s => s.getAttribute('aria-label'))"
 OVERFLOW = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
 GROUND = "return getComputedStyle(document.body).backgroundColor"
@@ -81,20 +82,23 @@ def test_it_shows_what_the_server_does(browser: Browser, monitored: tuple[Server
     browser.open(url, width=1200, dark=False)
 
     with Load(server, clients=2) as load:
-        slow = server.send(request_bytes("/slow?3"))
         server.get("/raise")
         load.wait_for_answers(300)
         wait_for(lambda: browser.run(TILES).get("busy, of ready", "").endswith("/ 3"), 30)
-        wait_for(lambda: len(browser.run("return looks")) > 12, 40)
+        wait_for(lambda: len(browser.run("return looks")) > 12 + LONGER, 100)
+        slow = server.send(request_bytes("/slow?3"))
+        wait_for(lambda: "GET /slow?3" in browser.run(WORKERS))
         picture = browser.screenshot()
         rate = browser.run("return looks[looks.length - 1].rates['2xx']")
         labels = browser.run(LABELS)
+        drawn_last = browser.run(DRAWN_LAST)
     status = status_of(url)
 
     assert browser.run(CELLS) == [str(each["serial"]) for each in status["workers"]]
     assert rate > 0
     assert labels[0].startswith("Requests per second: 2xx ")
     assert "5xx" in labels[0]
+    assert drawn_last == "filled good"  # and nothing of no height over it
     assert labels[2].endswith("ready 3, wanted 3")
     assert f"127.0.0.1:{server.port} " in labels[3]
     assert labels[4].count("worker ") == 3
@@ -106,7 +110,7 @@ def test_it_shows_what_the_server_does(browser: Browser, monitored: tuple[Server
     stacks = "return document.querySelector('#incidents pre').textContent"
     assert "wsgi_echo.py" in browser.run(stacks)
     assert browser.complaints() == []
-    keep(picture, "monitor-light.png")
+    pictures.keep(picture, "monitor-light.png")
     for raw in (hung, slow):
         raw.close()
 
@@ -123,7 +127,7 @@ def test_it_fits_a_telephone(browser: Browser, monitored: tuple[Server, str], da
     browser.open(url, width=400, dark=dark)
 
     with Load(server, clients=1):
-        wait_for(lambda: len(browser.run("return looks")) > 4, 30)
+        wait_for(lambda: len(browser.run("return looks")) > 4 + LONGER, 100)
         picture = browser.screenshot()
 
     assert browser.run(OVERFLOW) == 0
@@ -131,7 +135,7 @@ def test_it_fits_a_telephone(browser: Browser, monitored: tuple[Server, str], da
     assert dark_ground is dark
     assert browser.complaints() == []
     if dark:
-        keep(picture, "monitor-dark.png")
+        pictures.keep(picture, "monitor-dark.png")
 
 
 def test_nothing_that_a_client_sends_is_markup(
@@ -165,11 +169,3 @@ def test_it_says_when_what_it_shows_is_old(browser: Browser, monitored: tuple[Se
     trouble = "return document.querySelector('#trouble').innerText"
     wait_for(lambda: browser.run(trouble).startswith("The monitor does not answer"), 30)
     assert browser.run("return document.querySelector('#app').innerText") == "wsgi_echo"
-
-
-def keep(picture: bytes, name: str) -> None:
-    """Put a picture where the documentation shows it, if it is to be renewed."""
-    assert picture.startswith(b"\x89PNG")
-    if PICTURES is not None:
-        PICTURES.mkdir(exist_ok=True)
-        (PICTURES / name).write_bytes(picture)

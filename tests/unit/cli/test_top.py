@@ -132,6 +132,17 @@ def test_stacks_are_shown_until_the_next_key(view: Screen) -> None:
     assert view.lines(100.0, 80, 24)[0].startswith("shop.wsgi: ")
 
 
+def test_stacks_that_do_not_fit_leave_the_way_back_to_be_seen(view: Screen) -> None:
+    stacks = "\n".join(f"File {number}" for number in range(50))
+    view.hear(Done("", {"stacks": [{"serial": 1, "pid": 1, "waits": "", "stacks": stacks}]}))
+
+    lines = view.lines(now=110, width=80, height=10)
+
+    assert len(lines) == 10
+    assert lines[-1] == "any key goes back"
+    assert "File 0" in lines[1]
+
+
 def test_scaling(view: Screen) -> None:
     assert view.press("+") == protocol.Scale(4)
     assert view.press("-") == protocol.Scale(2)
