@@ -22,10 +22,12 @@ hypothesis.settings.load_profile("patient")
 LAB = frozenset(
     {
         "test_commands",
+        "test_docs",
         "test_incidents",
         "test_machine",
         "test_memory",
         "test_monitor",
+        "test_notes",
         "test_page",
         "test_prometheus",
         "test_recycling",
@@ -34,9 +36,10 @@ LAB = frozenset(
         "test_scaling",
         "test_systemd",
         "test_top",
+        "test_upgrade",
     }
 )
-LAB_FOLDERS = frozenset({"process", "e2e"})
+LAB_FOLDERS = frozenset({"process", "e2e", "deploy"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
