@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Serve
-from tests.process.harness import Kind, Response, ask, read_all, request_bytes, wait_for
+from tests.conftest import Serve, Servers
+from tests.process.harness import (
+    KINDS,
+    Kind,
+    Response,
+    Server,
+    ask,
+    read_all,
+    request_bytes,
+    wait_for,
+)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(kind, marks=pytest.mark.xdist_group(f"echo {kind.name}"), id=kind.name)
+        for kind in KINDS
+    ],
+)
+def echo(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """The application for all behaviours, under each kind of worker, for many tests."""
+    kind = request.param
+    servers = Servers(tmp_path_factory.mktemp("echo"))
+    yield servers.start(*kind.arguments, kind.app)
+    servers.close()
 
 
 def test_an_answer(serve: Serve, kind: Kind) -> None:
@@ -22,9 +49,8 @@ def test_an_answer(serve: Serve, kind: Kind) -> None:
     assert "date" in answer.headers
 
 
-def test_a_connection_is_kept_for_the_next_request(serve: Serve, kind: Kind) -> None:
-    server = serve(*kind.arguments, kind.app)
-    connection = server.connect()
+def test_a_connection_is_kept_for_the_next_request(echo: Server) -> None:
+    connection = echo.connect()
 
     answers = [ask(connection, "POST", "/", b"x" * size) for size in (1, 100_000, 0)]
 
@@ -32,9 +58,8 @@ def test_a_connection_is_kept_for_the_next_request(serve: Serve, kind: Kind) -> 
     assert not any(answer.closes for answer in answers)
 
 
-def test_a_body_in_chunks_arrives_whole(serve: Serve, kind: Kind) -> None:
-    server = serve(*kind.arguments, kind.app)
-    connection = server.connect()
+def test_a_body_in_chunks_arrives_whole(echo: Server) -> None:
+    connection = echo.connect()
 
     connection.request("POST", "/", iter([b"abc", b"defg"]), encode_chunked=True)
     body = connection.getresponse().read()
@@ -42,39 +67,32 @@ def test_a_body_in_chunks_arrives_whole(serve: Serve, kind: Kind) -> None:
     assert body == b"abcdefg"
 
 
-def test_a_big_answer_arrives_whole(serve: Serve, kind: Kind) -> None:
-    server = serve(*kind.arguments, kind.app)
-
-    assert server.get("/big?9000000").body == b"x" * 9_000_000
+def test_a_big_answer_arrives_whole(echo: Server) -> None:
+    assert echo.get("/big?9000000").body == b"x" * 9_000_000
 
 
-def test_a_stream_arrives_in_chunks(serve: Serve, kind: Kind) -> None:
-    server = serve(*kind.arguments, kind.app)
-
-    answer = server.get("/stream?3")
+def test_a_stream_arrives_in_chunks(echo: Server) -> None:
+    answer = echo.get("/stream?3")
 
     assert answer.body == b"part 0\npart 1\npart 2\n"
     assert answer.headers["transfer-encoding"] == "chunked"
 
 
-def test_a_client_that_wants_to_close_is_obeyed(serve: Serve, kind: Kind) -> None:
-    server = serve(*kind.arguments, kind.hello)
-
-    with server.send(request_bytes("/", "Connection: close")) as raw:
+def test_a_client_that_wants_to_close_is_obeyed(echo: Server) -> None:
+    with echo.send(request_bytes("/stream?1", "Connection: close")) as raw:
         received = read_all(raw)
 
     assert received.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert received.endswith(b"hello, world\n")
+    assert b"part 0\n" in received
 
 
-def test_pipelined_requests_are_answered_in_order(serve: Serve, kind: Kind) -> None:
-    server = serve(*kind.arguments, kind.app)
+def test_pipelined_requests_are_answered_in_order(echo: Server) -> None:
     requests = b"".join(
         b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n%d" % number
         for number in range(5)
     )
 
-    with server.send(requests + request_bytes("/pid", "Connection: close")) as raw:
+    with echo.send(requests + request_bytes("/pid", "Connection: close")) as raw:
         received = read_all(raw)
 
     bodies = [part.split(b"HTTP/1.1")[0] for part in received.split(b"\r\n\r\n")[1:]]
@@ -82,13 +100,12 @@ def test_pipelined_requests_are_answered_in_order(serve: Serve, kind: Kind) -> N
     assert received.count(b"200 OK") == 6
 
 
-def test_a_slow_client_holds_nobody_up(serve: Serve, kind: Kind) -> None:
-    server = serve(*kind.arguments, kind.app)
-    slow_head = server.send(b"GET /pid HTTP/1.1\r\nHost: lo")
-    slow_body = server.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
-    slow_reader = server.send(request_bytes("/big?20000000", "Connection: close"))
+def test_a_slow_client_holds_nobody_up(echo: Server) -> None:
+    slow_head = echo.send(b"GET /pid HTTP/1.1\r\nHost: lo")
+    slow_body = echo.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
+    slow_reader = echo.send(request_bytes("/big?20000000", "Connection: close"))
 
-    answer = server.get("/pid")
+    answer = echo.get("/pid")
 
     assert answer.status == 200
     slow_head.sendall(b"calhost\r\nConnection: close\r\n\r\n")
