@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import shutil
 import signal
 import sys
@@ -263,6 +264,19 @@ def template_unit(lab: Machine) -> str:
     return "serves /srv/shop as shop beside the other; reload works too"
 
 
+def by_hand(lab: Machine) -> str:
+    """What docs/deploy.md runs by hand has the variables and the user of the service."""
+    guide = (ROOT / "docs/deploy.md").read_text()
+    (function,) = re.findall(r"^run\(\) .*$", guide, re.MULTILINE)
+    check = f"run --uid=app .venv/bin/forkmaster check -c {CONFIG} project.wsgi"
+    shell = f'sudo() {{ "$@"; }}; {function}; cd /srv/project; {check}; run --uid=app env'
+    done = lab.run("sh", "-ec", shell)
+    must(done.returncode == 0, done.stdout + done.stderr)
+    for line in ("PROJECT_DATA=/srv/project/media", "USER=app"):
+        must(line in done.stdout.splitlines(), f"{line} is not in {done.stdout}")
+    return done.stdout.splitlines()[0]
+
+
 def a_wrong_configuration(lab: Machine) -> str:
     """A service that cannot start for its configuration says so, and is not started again."""
     with lab.changed(CONFIG, 'workers = "many"\n'):
@@ -360,6 +374,7 @@ CHECKS = (
     dynamic_user,
     watchdog,
     template_unit,
+    by_hand,
     a_wrong_configuration,
 )
 
