@@ -79,7 +79,8 @@ def _serve(
     if left is None:
         for line in greeting(loaded, os.environ, interface):
             log.info("%s", line)
-    for warning in (*loaded.warnings, *_doubts(config)):
+    binds = not (inherited or (left and any(each.inherited for each in left.listeners)))
+    for warning in (*loaded.warnings, *_doubts(config, binds)):
         log.warning("%s", warning)
     loaded = sized(loaded)
     if left is not None:
@@ -107,11 +108,11 @@ def _serve(
     return master.run()
 
 
-def _doubts(config: Config) -> Iterator[str]:
-    """What is allowed but hardly meant."""
+def _doubts(config: Config, binds: bool) -> Iterator[str]:
+    """What is allowed but hardly meant.  `binds` is False where others have opened the sockets."""
     if config.user in (None, 0) and is_root_of_the_machine():
         yield "the workers run as root; set user"
-    unreachable = out_of_reach(config.bind)
+    unreachable = out_of_reach(config.bind) if binds else None
     if unreachable is not None and is_container():
         everywhere = TCPAddress("0.0.0.0", unreachable.port)
         yield f"published ports of this container do not lead to {unreachable}; bind {everywhere}"

@@ -220,8 +220,9 @@ def short_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_sockets_of_systemd_are_served_in_place_of_bind(
-    serve: Serve, kind: Kind, short_path: Path
+    serve: Serve, kind: Kind, short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("container", "podman")  # where a `bind` on the loopback is warned of
     listener = socket.create_server(("127.0.0.1", 0))
     server = activated(
         serve,
@@ -239,6 +240,7 @@ def test_sockets_of_systemd_are_served_in_place_of_bind(
     assert answers[1].endswith(b"hello, world\n")
     assert len(server.lines(r"listening on .*opened by systemd for http\)")) == 1
     assert len(server.lines(r"\[INFO\] bind 127.0.0.1:1 is ignored")) == 1
+    assert "published ports" not in server.log  # `bind` is not where it listens
     assert code == 0
     assert short_path.is_socket()  # systemd's, so it stays
     short_path.unlink()
