@@ -81,12 +81,11 @@ def test_it_shows_what_the_server_does(browser: Browser, monitored: tuple[Server
     server.wait_until_ready(4)
     browser.open(url, width=1200, dark=False)
 
-    with Load(server, clients=2) as load:
+    with Load(server, clients=2) as load, Load(server, "/slow?3", clients=1):
         server.get("/raise")
         load.wait_for_answers(300)
         wait_for(lambda: browser.run(TILES).get("busy, of ready", "").endswith("/ 3"), 30)
         wait_for(lambda: len(browser.run("return looks")) > 12 + LONGER, 100)
-        slow = server.send(request_bytes("/slow?3"))
         wait_for(lambda: "GET /slow?3" in browser.run(WORKERS))
         picture = browser.screenshot()
         rate = browser.run("return looks[looks.length - 1].rates['2xx']")
@@ -111,8 +110,7 @@ def test_it_shows_what_the_server_does(browser: Browser, monitored: tuple[Server
     assert "wsgi_echo.py" in browser.run(stacks)
     assert browser.complaints() == []
     pictures.keep(picture, "monitor-light.png")
-    for raw in (hung, slow):
-        raw.close()
+    hung.close()
 
 
 def shown(browser: Browser) -> dict[str, Any]:
