@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import socket
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,6 +20,18 @@ from tests.process.harness import Kind, Server, wait_for
 pytestmark = pytest.mark.skipif(
     PYTHON is None, reason="needs root, and a Python that nobody may run"
 )
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody gets to.
+
+    Not below pytest's, which every session that starts makes private anew.
+    """
+    with tempfile.TemporaryDirectory(prefix="forkmaster-test-", dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 def serve_as_nobody(serve: Serve, *arguments: str) -> Server:
@@ -50,26 +64,22 @@ def test_initgroups_gives_workers_all_groups_of_the_user(serve: Serve) -> None:
     assert set(groups_of(worker)) == set(wanted)
 
 
-def test_the_application_is_loaded_without_roots_rights(serve: Serve, tmp_path: Path) -> None:
-    (tmp_path / "tells_user.py").write_text(
+def test_the_application_is_loaded_without_roots_rights(serve: Serve, open_folder: Path) -> None:
+    (open_folder / "tells_user.py").write_text(
         "import os\n"
         "user = os.geteuid()\n"
         "def application(environ, start_response):\n"
         "    start_response('200 OK', [])\n"
         "    return [b'%d %d' % (user, os.geteuid())]\n"
     )
-    reachable(tmp_path)
 
-    server = serve_as_nobody(serve, "--pythonpath", str(tmp_path), "tells_user")
+    server = serve_as_nobody(serve, "--pythonpath", str(open_folder), "tells_user")
 
     assert server.get("/").body == b"%d %d" % (NOBODY.pw_uid, NOBODY.pw_uid)
 
 
-def test_logs_can_be_reopened_by_the_workers(serve: Serve, kind: Kind, tmp_path: Path) -> None:
-    logs = tmp_path / "logs"
-    logs.mkdir()
-    reachable(logs)
-    log, rotated = logs / "error.log", logs / "error.1"
+def test_logs_can_be_reopened_by_the_workers(serve: Serve, kind: Kind, open_folder: Path) -> None:
+    log, rotated = open_folder / "error.log", open_folder / "error.1"
     server = serve_as_nobody(serve, "--error-logfile", str(log), *kind.arguments, kind.app)
     server.get("/raise")
     wait_for(lambda: "raised before" in log.read_text(), what="the worker's line")
@@ -175,11 +185,3 @@ def groups_of(pid: int) -> tuple[int, ...]:
     status = Path(f"/proc/{pid}/status").read_text()
     (line,) = [line for line in status.splitlines() if line.startswith("Groups:")]
     return tuple(int(group) for group in line.split()[1:])
-
-
-def reachable(folder: Path) -> None:
-    """Let everybody get to `folder`, which lies in pytest's private one."""
-    for each in (folder, *folder.parents):
-        if each == Path("/tmp"):
-            return
-        each.chmod(each.stat().st_mode | 0o755)
