@@ -9,7 +9,7 @@ import grp
 import ipaddress
 import os
 import pwd
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from forkmaster.addresses import Address, DescriptorAddress, TCPAddress, UnixAddress, parse_address
@@ -206,38 +206,29 @@ PROXY_PROTOCOL = Kind(
 # Users
 
 
-def _user(value: object) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, int):
-        return int(value)
-    name = parse_text(value)
-    if name.isdigit():
-        return int(name)
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError:
-        raise BadValueError(
-            f"there is no user {quoted(name)}", "make it, or write another or a number"
-        ) from None
+def _number_of(noun: str, find: Callable[[str], int]) -> Callable[[object], int | None]:
+    """A parser of the number of a user or a group; `find` raises KeyError for an unknown name."""
+
+    def parse(value: object) -> int | None:
+        if value is None:
+            return None
+        if isinstance(value, int):
+            return int(value)
+        name = parse_text(value)
+        if name.isdigit():
+            return int(name)
+        try:
+            return find(name)
+        except KeyError:
+            raise BadValueError(
+                f"there is no {noun} {quoted(name)}", "make it, or write another or a number"
+            ) from None
+
+    return parse
 
 
-def _group(value: object) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, int):
-        return int(value)
-    name = parse_text(value)
-    if name.isdigit():
-        return int(name)
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise BadValueError(
-            f"there is no group {quoted(name)}", "make it, or write another or a number"
-        ) from None
-
-
+_user = _number_of("user", lambda name: pwd.getpwnam(name).pw_uid)
+_group = _number_of("group", lambda name: grp.getgrnam(name).gr_gid)
 USER = Kind("a user", _user, "USER", {"type": ["string", "integer"]})
 GROUP = Kind("a group", _group, "GROUP", {"type": ["string", "integer"]})
 

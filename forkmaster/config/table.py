@@ -30,23 +30,6 @@ if TYPE_CHECKING:
     from forkmaster.config.gunicorn import WorkerKind
     from forkmaster.config.settings import Setting
 
-SECTIONS: tuple[type, ...] = (
-    Application,
-    Listeners,
-    Workers,
-    Timeouts,
-    Replacement,
-    Requests,
-    Proxies,
-    Logs,
-    Process,
-    TLS,
-    Development,
-    Hooks,
-    HTTP2,
-    Dirty,
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Config(
@@ -78,4 +61,5 @@ class Config(
         return self.worker_class == gunicorn.HYPERCORN
 
 
+SECTIONS: tuple[type, ...] = Config.__bases__
 SETTINGS: Mapping[str, Setting] = settings_of(SECTIONS)
