@@ -42,6 +42,9 @@ _NOT_THE_APPLICATION = (
 _ASGI_MARKS = ("_asgi_single_callable", "_asgi_double_callable")
 
 
+_WSGI_ARGUMENTS = ("environ", "start_response")
+_ASGI_ARGUMENTS = ("scope", "receive", "send")
+
 # Applications of the program that this process, or its parent, is; see `provide`.
 _provided: dict[str, Callable[[], Callable[..., Any]]] = {}
 
@@ -74,6 +77,7 @@ def load(app: str) -> Callable[..., Any]:
     if not callable(found):
         kind = _article(type(found).__name__)
         raise AppError(f"{app} is {kind}, not a callable application." + _suggestion(module))
+    _check_signature(app, found)
     return found
 
 
@@ -255,6 +259,33 @@ def _accepts(function: Callable[..., Any], count: int) -> bool:
 def _likelihood(name: str) -> tuple[bool, bool, str]:
     plain = name.removesuffix("()")
     return "app" not in plain.lower(), plain != name, name
+
+
+def _check_signature(app: str, found: Callable[..., Any]) -> None:
+    """Raise AppError for a function that no request can be given to: a factory as a rule.
+
+    Only of a plain function the signature is the whole truth.
+    """
+    if not inspect.isfunction(found) or any(hasattr(found, mark) for mark in _ASGI_MARKS):
+        return
+    needed = _ASGI_ARGUMENTS if kind_of(found) == "asgi" else _WSGI_ARGUMENTS
+    signature = inspect.signature(found, follow_wrapped=False)
+    if _takes(signature, needed):
+        return
+    wrong = f"{app} cannot be called with ({', '.join(needed)})"
+    if _takes(signature, ()):
+        raise AppError(f"{wrong}; if it makes the application, write {app}()")
+    if _takes(signature, _ASGI_ARGUMENTS):
+        raise AppError(f"{wrong}; an ASGI application is async: async def {found.__name__}(…)")
+    raise AppError(f"{wrong}; if it makes the application, write {app}(…) with its arguments")
+
+
+def _takes(signature: inspect.Signature, arguments: tuple[str, ...]) -> bool:
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def _article(noun: str) -> str:

@@ -276,6 +276,58 @@ def test_a_clean_exit_during_import_is_how_a_signal_stops_a_boot(write: Write) -
         load("stopped_app")
 
 
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            "def make(name='x'): ...",
+            "main:make cannot be called with (environ, start_response); "
+            "if it makes the application, write main:make()",
+        ),
+        (
+            "async def make(): ...",
+            "main:make cannot be called with (scope, receive, send); "
+            "if it makes the application, write main:make()",
+        ),
+        (
+            "def make(name): ...",
+            "main:make cannot be called with (environ, start_response); "
+            "if it makes the application, write main:make(…) with its arguments",
+        ),
+        (
+            "def make(scope, receive, send): ...",
+            "main:make cannot be called with (environ, start_response); "
+            "an ASGI application is async: async def make(…)",
+        ),
+    ],
+)
+def test_a_function_that_takes_no_request_is_explained(
+    function: str, message: str, write: Write
+) -> None:
+    write("main.py", function)
+
+    with pytest.raises(AppError) as caught:
+        load("main:make")
+
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "def make(environ, start_response, more=None): ...",
+        "def make(*arguments): ...",
+        "import functools\n@functools.wraps(lambda: None)\ndef make(*arguments): ...",
+        "def make(scope): ...\nmake._asgi_double_callable = True",
+        "class make:\n    def __init__(self, environ, start_response): ...",
+    ],
+)
+def test_a_function_that_may_take_a_request_is_taken(function: str, write: Write) -> None:
+    write("main.py", function)
+
+    assert callable(load("main:make"))
+
+
 def test_an_error_inside_a_factory_is_a_boot_failure(write: Write) -> None:
     write("bad_factory.py", "def make():\n    return len(5)\n")
 
