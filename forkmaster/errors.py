@@ -6,6 +6,11 @@ came from, what would be right.  None of them is shown with a traceback.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class ForkmasterError(Exception):
     """Something a person can mend; ends the process with `exit_code`."""
@@ -40,8 +45,14 @@ class ConfigError(ForkmasterError):
 
     exit_code = 5
 
+    def __init__(self, message: str, warnings: Iterable[str] = ()) -> None:
+        """`warnings` are what else is to be known, as the name that is nearly a setting's."""
+        super().__init__(message)
+        self.warnings = tuple(warnings)
+
     def said(self) -> str:
-        return "\n".join(f"forkmaster: {line}" for line in str(self).splitlines())
+        warnings = [f"forkmaster: warning: {line}" for line in self.warnings]
+        return "\n".join([*warnings, *(f"forkmaster: {line}" for line in str(self).splitlines())])
 
 
 class BindError(ForkmasterError):

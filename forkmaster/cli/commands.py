@@ -40,6 +40,17 @@ COMMANDS = {
 }
 
 
+# Words of other programs, and what they are here.
+FOREIGN = {
+    "help": "--help",
+    "version": "--version",
+    "run": "serve",
+    "start": "serve",
+    "restart": "reload",
+    "quit": "stop",
+}
+
+
 class Forkmaster(click.Group):
     """`forkmaster` itself: a group of commands with a default one."""
 

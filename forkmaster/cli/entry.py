@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> int:
     # Imported late: the version is asked for in scripts, again and again.
     import click
 
-    from forkmaster.cli.commands import COMMANDS, program
+    from forkmaster.cli.commands import COMMANDS, FOREIGN, program
     from forkmaster.cli.options import explained
     from forkmaster.system.terminal import colour_asked
 
@@ -64,6 +64,10 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.Abort:
         return 130
     except click.ClickException as exc:
+        first = arguments[0] if arguments else ""
+        if first in FOREIGN and "extra argument" in exc.format_message():
+            what = f"there is no command {first}; did you mean forkmaster {FOREIGN[first]}?"
+            raise UsageError(what) from None
         named = " ".join(["forkmaster", *(word for word in arguments[:1] if word in COMMANDS)])
         raise UsageError(explained(exc, named)) from None
     return result if isinstance(result, int) else 0

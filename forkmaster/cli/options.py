@@ -160,15 +160,24 @@ def explained(exc: click.ClickException, command: str = "forkmaster") -> str:
             remedy = f"did you mean {either(close)}?" if close else f"see {command} --help"
             return f"there is no option {exc.option_name}; {remedy}"
         case click.BadParameter(param=click.Parameter(type=click.Choice(choices=words)) as param):
-            option = isinstance(param, click.Option)
-            place = max(param.opts, key=len) if option else command.removeprefix("forkmaster ")
             given = re.match("'(.*)' is not", exc.message or "")
             what = f"{quoted(given[1])} is not one of its words" if given else "a word is missing"
-            return f"{place}: {what}; write {either(map(str, words))}"
+            return f"{_place(param, command)}: {what}; write {either(map(str, words))}"
+        case click.BadParameter(param=click.Parameter(type=click.IntRange(min=least)) as param) if (
+            given := re.match("'?(.*?)'? is not", exc.message or "")
+        ):
+            what = f"{quoted(given[1])} is not a number that it takes"
+            return f"{_place(param, command)}: {what}; write {least} or more"
     message = exc.format_message().rstrip(".")
     if re.search(r"extra arguments? \( ", message):
         return "an argument is a blank; is there a space after the backslash at the end of a line?"
     return f"{message[0].lower()}{message[1:]}; see {command} --help"
+
+
+def _place(param: click.Parameter, command: str) -> str:
+    """Where on the command line something is wrong: an option, or a command's own word."""
+    option = isinstance(param, click.Option)
+    return max(param.opts, key=len) if option else command.removeprefix("forkmaster ")
 
 
 def _bind_words(parameters: Mapping[str, Any], prefix: str, source: str) -> Iterator[Given]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from forkmaster.cli.commands import COMMANDS
+from forkmaster.cli.commands import COMMANDS, FOREIGN
 from forkmaster.cli.options import Command, given_by_everything, write_section
 from forkmaster.errors import UsageError
 
@@ -90,8 +90,9 @@ def refuse_slips(app: str | None) -> None:
         from importlib.util import find_spec
 
         close = difflib.get_close_matches(app, commands, n=1, cutoff=0.8)
-        if close and find_spec(app) is None:
-            raise UsageError(f"there is no module {app}; did you mean forkmaster {close[0]}?")
+        meant = FOREIGN.get(app) or "".join(close)
+        if meant and find_spec(app) is None:
+            raise UsageError(f"there is no module {app}; did you mean forkmaster {meant}?")
 
 
 def _version_option() -> click.Option:

@@ -105,7 +105,7 @@ def load(
         problems += [not_a_setting(each.name, each.origin) for each in unknown]
         problems += contents.problems
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError("\n".join(problems), warnings)
     origins = {name: winners[name].origin if name in winners else DEFAULT for name in SETTINGS}
     if not values.get("app"):
         values["app"], origins["app"] = _unnamed_app(values, origins, folder)
@@ -115,7 +115,7 @@ def load(
         for name, what, remedy in config.contradictions()
     ]
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError("\n".join(problems), warnings)
     warnings += _in_place_of_green(config, winners)
     warnings += _idle_settings(config, origins)
     return Loaded(config, origins, contents.path, warnings, given, environ, folder, discover)

@@ -113,6 +113,15 @@ def test_help_is_in_colour_where_that_is_asked_for(
                                   "for the module of that name write check:application"),
         (["chekc"], 2,
          "forkmaster: there is no module chekc; did you mean forkmaster check?"),
+        (["run", "a:b"], 2,
+         "forkmaster: there is no command run; did you mean forkmaster serve?"),
+        (["restart"], 2,
+         "forkmaster: there is no module restart; did you mean forkmaster reload?"),
+        (["scale", "many"], 2,
+         'forkmaster: scale: "many" is not a number that it takes; write 0 or more'),
+        (["incidents", "0"], 2,
+         'forkmaster: incidents: "0" is not a number that it takes; write 1 or more'),
+        (["scale"], 2, "forkmaster: missing argument 'WORKERS'; see forkmaster scale --help"),
         (["-w", "x", "a:b"], 5,
          'forkmaster: workers: "x" is not a whole number (--workers); '
          'write a number, as 4, or "auto"'),
@@ -322,6 +331,24 @@ def test_print_config_prints_and_checks(tmp_path: Path, capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     assert "workers " in out
     assert out.endswith("printed_app can be loaded: WSGI, for sync workers\n")
+
+
+def test_what_is_nearly_a_setting_is_told_with_the_mistakes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gunicorn.conf.py").write_text('worker = 3\ntimeout = "soon"\n')
+
+    with pytest.raises(SystemExit) as ended:
+        entry.main(["check", "a:b"])
+
+    assert ended.value.code == 5
+    assert capsys.readouterr().err.splitlines() == [
+        "forkmaster: warning: worker is not a setting (gunicorn.conf.py, line 1): "
+        "did you mean workers?",
+        'forkmaster: timeout: "soon" is not a number of seconds (gunicorn.conf.py, line 2); '
+        "write a number, as 30 or 0.5",
+    ]
 
 
 # What it costs
