@@ -14,8 +14,11 @@ from tests.process.harness import KINDS, Kind, Server
 
 Serve = Callable[..., Server]
 
-# Its 200 ms for an example are no fault of the code on a machine that is busy.
-hypothesis.settings.register_profile("patient", deadline=None)
+# Its 200 ms for an example, and its second for making some, are no fault of the code on a machine
+# that is busy.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("patient")
 
 # `make test` is to be done within three minutes on two processors; these are for `make lab`.

@@ -1,4 +1,4 @@
-"""From the head of a request to the environ of PEP 3333, and the rules of whom to believe.
+"""From the head of a request to the environ of PEP 3333.
 
 An `Origin` stands for where requests come from: one listener, one scheme, peers that are trusted
 to tell of the client before them or peers that are not.  All its requests share a template, and
@@ -13,37 +13,35 @@ Both caches are bounded, and emptied when full: a client that never repeats itse
 and costs nobody anything.  Credentials are kept out of the cache of lines; in that of blocks they
 are forgotten with the rest, and live no longer than in the sessions of an application.
 
-**One environ key, many names.**  WSGI folds `-` and `_` into one key, so `X_Forwarded_For` could
-speak for `X-Forwarded-For`.  What happens to a name with an underscore is `header_map`; names in
-`forwarder_headers`, sent by a trusted peer, are let through.  `Proxy` is never mapped: it would
-become HTTP_PROXY, which libraries take for their configuration (CVE-2016-5385).
+`Proxy` is never mapped: it would become HTTP_PROXY, which libraries take for their configuration
+(CVE-2016-5385).
 """
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from forkmaster.http.errors import Refused
 from forkmaster.http.head import (
     HEAD_END,
+    SINGLE,
     Limits,
     RequestLine,
+    below,
+    check_host,
     check_transfer_encoding,
     connection_options,
     content_length,
+    field_lines,
     field_value,
-    is_host,
     parse_request_line,
     split_field,
+    twice,
 )
+from forkmaster.http.trust import Peers, Trust
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-_log = logging.getLogger("forkmaster.error")
+    from collections.abc import Mapping
 
 # Entries and bytes per cache: about 1 MiB for each origin in the worst case.
 _LINES, _LONGEST_LINE = 2048, 256
@@ -53,14 +51,10 @@ _WHOLE, _LONGEST_WHOLE = 256, 2048
 _SEEN = 1024
 
 _NAMES, _LONGEST_NAME = 512, 64
-_PEERS = 1024
 
 # Unique to each client, and nothing to keep copies of.
 _UNCACHED = frozenset(("authorization", "cookie", "proxy-authorization"))
 
-# RFC 9110 5.3: these have one value, and a second line makes a message that two readers read
-# differently.
-_SINGLE = frozenset(("content-length", "content-type", "host", "transfer-encoding"))
 # What `Origin` must look at beyond storing it, as bits.
 _LENGTH, _CODING, _CONNECTION, _EXPECT, _SCHEME, _SCRIPT_NAME, _DROPPED = (1 << n for n in range(7))
 _SPECIAL = {
@@ -69,54 +63,6 @@ _SPECIAL = {
     "expect": _EXPECT,
     "transfer-encoding": _CODING,
 }
-
-
-class AllowList:
-    """Peers allowed to do something: addresses, networks, or `*` for all of them."""
-
-    def __init__(self, entries: Iterable[str]) -> None:
-        """Raises ValueError for what is no address, network or `*`."""
-        entries = tuple(entries)
-        self._all = "*" in entries
-        self._known: dict[object, bool] = {}
-        self._networks: tuple[IPv4Network | IPv6Network, ...] = tuple(
-            ip_network(entry) for entry in entries if entry != "*"
-        )
-
-    def __contains__(self, host: object) -> bool:
-        if self._all:
-            return True
-        known = self._known.get(host)
-        if known is None:
-            if len(self._known) >= _PEERS:
-                self._known.clear()
-            known = self._known[host] = self._has(host)
-        return known
-
-    def _has(self, host: object) -> bool:
-        try:
-            address = ip_address(str(host).partition("%")[0])  # fe80::1%eth0
-        except ValueError:
-            return False
-        # A client of a dual-stack listener is ::ffff:127.0.0.1.
-        if isinstance(address, IPv6Address) and address.ipv4_mapped:
-            address = address.ipv4_mapped
-        return any(address in network for network in self._networks)
-
-
-@dataclass(frozen=True)
-class Trust:
-    """The settings that say which headers are believed, and how names are mapped."""
-
-    header_map: str = "drop"
-    forwarder_headers: frozenset[str] = frozenset(("SCRIPT_NAME", "PATH_INFO"))
-    secure_scheme_headers: Mapping[str, str] = field(
-        default_factory=lambda: {
-            "X-FORWARDED-PROTOCOL": "ssl",
-            "X-FORWARDED-PROTO": "https",
-            "X-FORWARDED-SSL": "on",
-        }
-    )
 
 
 _NOT_PLAIN = _LENGTH | _CODING | _EXPECT
@@ -165,12 +111,12 @@ class Origin:
         `server_from_host`: a unix socket has neither name nor port, so SERVER_NAME and
         SERVER_PORT are those that the client asked for.
         """
-        self.trusted = trusted
         self.limits = limits or Limits()
-        self._trust = trust or Trust()
+        self.trusted = trusted
+        self._peers = Peers(trust or Trust(), trusted=trusted)
         self._scheme_values = {
             "HTTP_" + name.upper().replace("-", "_"): value
-            for name, value in self._trust.secure_scheme_headers.items()
+            for name, value in self._peers.trust.secure_scheme_headers.items()
         }
         self._template = {
             "REQUEST_METHOD": "",
@@ -189,7 +135,6 @@ class Origin:
         self._blocks: dict[bytes, Fields] = {}
         self._whole: dict[bytes, tuple[dict[str, Any], RequestLine, bool]] = {}
         self._seen: set[int] = set()
-        self._hinted = False
 
     def whole(self, data: bytes) -> tuple[dict[str, Any], RequestLine, bool] | None:
         """The environ and the first line of the request that `data` is, and whether the connection
@@ -265,21 +210,11 @@ class Origin:
             environ["HTTP_HOST"] = line.authority  # RFC 9112 3.2.2: whatever Host said
             if self._server_from_host:
                 self._name_server(environ)
-        script_name = fields.script_name
-        if script_name:
-            path = line.path
-            rest = path[len(script_name) :]
-            # gunicorn lets "/app" match "/application", whose PATH_INFO would be "lication".
-            if not path.startswith(script_name) or (
-                rest and rest[0] != "/" and script_name[-1] != "/"
-            ):
-                raise Refused(500, "the path does not start with SCRIPT_NAME")
-            environ["PATH_INFO"] = rest
+        if fields.script_name:
+            environ["PATH_INFO"] = below(fields.script_name, line.path)
 
     def _read_line(self, first: bytes) -> RequestLine:
-        if 0 < self.limits.line < len(first):
-            raise Refused(414, "the request line is too long (limit_request_line)")
-        line = parse_request_line(first)
+        line = parse_request_line(first, self.limits)
         if len(first) <= _LONGEST_LINE:
             if len(self._requests) >= _LINES:
                 self._requests.clear()
@@ -287,17 +222,11 @@ class Origin:
         return line
 
     def _read_block(self, block: bytes) -> Fields:
-        limits = self.limits
-        if 0 < limits.head < len(block):
-            raise Refused(431, "the head is too large (limit_request_head)")
-        lines = block.split(b"\r\n") if block else []
-        if 0 < limits.fields < len(lines):
-            raise Refused(431, "too many header fields (limit_request_fields)")
         environ = self._template.copy()
         known = self._lines
         bits = 0
         schemes = None
-        for text in lines:
+        for text in field_lines(block, self.limits):
             entry = known.get(text)
             if entry is None:
                 entry = self._read_field(text)
@@ -307,7 +236,7 @@ class Origin:
                     continue
                 bits |= special
                 if special == _SCHEME:
-                    schemes = self._scheme(key, value, schemes)
+                    schemes = self._peers.scheme(value, self._scheme_values[key], schemes)
             if key in environ:
                 value = self._join(key, environ[key], value)
             environ[key] = value
@@ -329,8 +258,8 @@ class Origin:
         if name is None:
             name = self._read_name(text)
         value = field_value(after)
-        if name.lower == "host" and not is_host(value):
-            raise Refused(400, "malformed Host header (RFC 9112 3.2)")
+        if name.lower == "host":
+            check_host(value)
         entry = (name.key, value, name.special)
         if name.is_cached and len(text) <= _LONGEST_LINE:
             if len(self._lines) >= _LINES:
@@ -346,20 +275,14 @@ class Origin:
         key = "HTTP_" + upper.replace("-", "_")
         if lower in ("content-type", "content-length"):
             key = key.removeprefix("HTTP_")
-        if upper in self._trust.secure_scheme_headers:
-            if self.trusted:
-                special = _SCHEME
-            else:
-                self._hint(upper)
+        if self._peers.tells_scheme(upper):
+            special = _SCHEME
         if "_" in lower:
-            forwarded = self._trust.forwarder_headers if self.trusted else ()
-            if upper in forwarded or "*" in forwarded:
+            if self._peers.forwards(upper):
                 if upper == "SCRIPT_NAME":
                     special = _SCRIPT_NAME
-            elif self._trust.header_map == "drop":
+            elif not self._peers.keeps_underscores():
                 special = _DROPPED
-            elif self._trust.header_map != "dangerous":
-                raise Refused(400, "a header's name has an underscore (header_map)")
         if key == "HTTP_PROXY":
             special = _DROPPED
         name = _Name(key, special, lower, lower not in _UNCACHED)
@@ -369,27 +292,10 @@ class Origin:
             self._names[text[: len(lower)]] = name
         return name
 
-    def _hint(self, name: str) -> None:
-        """Say once that a header is ignored that might be a proxy's."""
-        if not self._hinted:
-            self._hinted = True
-            _log.info(
-                "%s from a peer that is not in forwarded_allow_ips is ignored; add the"
-                " proxy's address there if it is yours",
-                name.title(),
-            )
-
-    def _scheme(self, key: str, value: str, before: str | None) -> str:
-        """The scheme that a trusted proxy tells.  Raises Refused if another header says other."""
-        scheme = "https" if value == self._scheme_values[key] else "http"
-        if before not in (None, scheme):
-            raise Refused(400, "headers contradict each other about the scheme")
-        return scheme
-
     def _join(self, key: str, before: str, value: str) -> str:
         name = key.removeprefix("HTTP_").replace("_", "-").lower()
-        if name in _SINGLE:
-            raise Refused(400, f"there are two {name.title()} headers (RFC 9110 5.3)")
+        if name in SINGLE:
+            raise twice(name)
         # RFC 9113 8.2.3: cookie pairs are not a comma-separated list.
         return f"{before}; {value}" if name == "cookie" else f"{before},{value}"
 

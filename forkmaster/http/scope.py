@@ -5,8 +5,8 @@ before them, or peers that are not.  It shares the rules for lines with head.py;
 itself is what ASGI does otherwise than WSGI: headers stay a list of bytes, so nothing is joined,
 and there is no environ key that two names could share.
 
-The names with an underscore are treated as in environ.py all the same: Django and others make
-environ keys of the list.  `Proxy` stays in the list for the same reason that it is kept out of
+The names with an underscore are treated by the rules of trust.py all the same: Django and others
+make environ keys of the list.  `Proxy` stays in the list for the same reason that it is kept out of
 an environ: nobody reads it from here but who asks for it by name.
 
 **Caches**, as in environ.py and for its reasons: of request lines, of header lines and of whole
@@ -15,27 +15,28 @@ blocks of headers.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from forkmaster.http.environ import AllowList, Trust
 from forkmaster.http.errors import Refused
 from forkmaster.http.head import (
+    SINGLE,
     Limits,
+    below,
+    check_host,
     check_transfer_encoding,
     connection_options,
     content_length,
-    is_host,
+    field_lines,
     parse_request_line,
     split_field,
+    twice,
 )
+from forkmaster.http.trust import AllowList, Peers, Trust
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-
-_log = logging.getLogger("forkmaster.error")
 
 _LINES, _LONGEST_LINE = 2048, 256
 _BLOCKS, _LONGEST_BLOCK = 256, 2048
@@ -55,8 +56,6 @@ _SPECIAL = frozenset(
         "x-forwarded-for",
     )
 )
-# RFC 9110 5.3: these have one value.
-_SINGLE = frozenset(("content-length", "content-type", "host", "transfer-encoding"))
 
 
 class Target(NamedTuple):
@@ -105,14 +104,13 @@ class ScopeReader:
         """`proxies` are the trusted ones, of which a list of forwarders is cleared."""
         self.trusted = trusted
         self.limits = limits or Limits()
-        self._trust = trust or Trust()
+        self._peers = Peers(trust or Trust(), trusted=trusted)
         self._proxies = proxies or AllowList(())
         self._root_path = root_path
         self._raw_root_path = root_path.encode()
         self._targets: dict[bytes, Target] = {}
         self._lines: dict[bytes, _Entry] = {}
         self._blocks: dict[bytes, Fields] = {}
-        self._hinted = False
 
     def read(self, head: bytes) -> tuple[dict[str, Any], Fields]:
         """The scope of the request whose head is `head`, without the empty line that ends it.
@@ -156,19 +154,12 @@ class ScopeReader:
             authority = target.authority.encode("ascii")
             headers = [pair for pair in fields.headers if pair[0] != b"host"]
             scope["headers"] = [(b"host", authority), *headers]
-        root_path = fields.root_path
-        if root_path is not None:
-            rest = target.path[len(root_path) :]
-            if not target.path.startswith(root_path) or (
-                rest and rest[0] != "/" and not root_path.endswith("/")
-            ):
-                raise Refused(500, "the path does not start with SCRIPT_NAME")
-            scope["root_path"] = root_path
+        if fields.root_path is not None:
+            below(fields.root_path, target.path)  # or it is refused; a scope has the whole path
+            scope["root_path"] = fields.root_path
 
     def _read_target(self, first: bytes) -> Target:
-        if 0 < self.limits.line < len(first):
-            raise Refused(414, "the request line is too long (limit_request_line)")
-        line = parse_request_line(first)
+        line = parse_request_line(first, self.limits)
         raw = line.target.partition("?")[0]
         if line.authority is not None:
             raw = "/" + raw.partition("://")[2].partition("/")[2]
@@ -191,16 +182,10 @@ class ScopeReader:
         return target
 
     def _read_block(self, block: bytes) -> Fields:
-        limits = self.limits
-        if 0 < limits.head < len(block):
-            raise Refused(431, "the head is too large (limit_request_head)")
-        lines = block.split(b"\r\n") if block else []
-        if 0 < limits.fields < len(lines):
-            raise Refused(431, "too many header fields (limit_request_fields)")
         known = self._lines
         headers = []
         specials = []
-        for text in lines:
+        for text in field_lines(block, self.limits):
             entry = known.get(text)
             if entry is None:
                 entry = self._read_field(text)
@@ -224,27 +209,16 @@ class ScopeReader:
         special = name if name in _SPECIAL else ""
         upper = name.upper()
         raw = name.encode("ascii")
-        if upper in self._trust.secure_scheme_headers:
-            if self.trusted:
-                special = upper
-            elif not self._hinted:
-                self._hinted = True
-                _log.info(
-                    "%s from a peer that is not in forwarded_allow_ips is ignored; add the"
-                    " proxy's address there if it is yours",
-                    upper.title(),
-                )
+        if self._peers.tells_scheme(upper):
+            special = upper
         if "_" in name:
-            forwarded = self._trust.forwarder_headers if self.trusted else ()
-            if upper in forwarded or "*" in forwarded:
+            if self._peers.forwards(upper):
                 if upper == "SCRIPT_NAME":
                     special = upper
-            elif self._trust.header_map == "drop":
+            elif not self._peers.keeps_underscores():
                 raw, special = b"", ""
-            elif self._trust.header_map != "dangerous":
-                raise Refused(400, "a header's name has an underscore (header_map)")
-        if name == "host" and not is_host(value):
-            raise Refused(400, "malformed Host header (RFC 9112 3.2)")
+        if name == "host":
+            check_host(value)
         entry = (raw, value.encode("latin-1"), special)
         if len(text) <= _LONGEST_LINE and raw not in _UNCACHED:
             if len(self._lines) >= _LINES:
@@ -259,13 +233,13 @@ class ScopeReader:
         chunked = expects_continue = upgrades = False
         options: frozenset[str] = frozenset()
         root_path = None
-        schemes = set()
+        scheme: str | None = None
         forwarded_for = []
         seen = set()
         for name, raw in specials:
             value = raw.decode("latin-1")
-            if name in _SINGLE and name in seen:
-                raise Refused(400, f"there are two {name.title()} headers (RFC 9110 5.3)")
+            if name in SINGLE and name in seen:
+                raise twice(name)
             seen.add(name)
             match name:
                 case "content-length":
@@ -288,12 +262,10 @@ class ScopeReader:
                 case "SCRIPT_NAME":
                     root_path = value
                 case _:
-                    secure = value == self._trust.secure_scheme_headers[name]
-                    schemes.add("https" if secure else "http")
+                    secure = self._peers.trust.secure_scheme_headers[name]
+                    scheme = self._peers.scheme(value, secure, scheme)
         if chunked and length is not None:
             raise Refused(400, "both Content-Length and Transfer-Encoding (RFC 9112 6.1)")
-        if len(schemes) > 1:
-            raise Refused(400, "headers contradict each other about the scheme")
         client = None
         if forwarded_for and self.trusted:
             client = original_client(",".join(forwarded_for), self._proxies)
@@ -309,7 +281,7 @@ class ScopeReader:
             "close" not in options and "keep-alive" in options,
             upgrade,
             "host" in seen,
-            schemes.pop() if schemes else None,
+            scheme,
             client,
             root_path,
         )

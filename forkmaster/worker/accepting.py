@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from forkmaster import __version__
 from forkmaster.board import layout
-from forkmaster.http.environ import AllowList, Origin, Trust
+from forkmaster.http.environ import Origin
 from forkmaster.http.head import Limits
+from forkmaster.http.trust import AllowList, Trust
 from forkmaster.system.poller import EXCLUSIVE, READ
 from forkmaster.worker import handoff
 from forkmaster.worker.connection import CLOSED, HANDSHAKE, PROXY, Connection

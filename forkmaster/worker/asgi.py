@@ -34,10 +34,10 @@ from typing import TYPE_CHECKING, Any
 
 from forkmaster.board import layout
 from forkmaster.errors import BootError
-from forkmaster.http.environ import AllowList, Trust
 from forkmaster.http.head import Limits
 from forkmaster.http.response import SERVER, Tails
 from forkmaster.http.scope import ScopeReader
+from forkmaster.http.trust import AllowList, Trust
 from forkmaster.worker.asgi_hooks import HookedApplication
 from forkmaster.worker.asgi_http import LAST_WORDS, Connection, Exchange, HTTPConnection
 from forkmaster.worker.asgi_options import with_uvicorn_options

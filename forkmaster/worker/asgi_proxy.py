@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from forkmaster.http import proxy
-from forkmaster.http.environ import AllowList
 from forkmaster.http.errors import Refused
+from forkmaster.http.trust import AllowList
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from forkmaster.board import layout
 from forkmaster.http import proxy, response
 from forkmaster.http.body import ChunkedBody, LengthBody
-from forkmaster.http.environ import AllowList
 from forkmaster.http.errors import SPEAKS_TLS, BodyEndedError, Refused
 from forkmaster.http.head import HEAD_END, check_unfinished
+from forkmaster.http.trust import AllowList
 from forkmaster.system.poller import READ
 from forkmaster.worker.accepting import Acceptor
 from forkmaster.worker.connection import (

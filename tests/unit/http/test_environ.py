@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from forkmaster.http import environ as module
-from forkmaster.http.environ import AllowList, Trust
 from forkmaster.http.errors import Refused
+from forkmaster.http.trust import AllowList, Trust
 from tests.unit.http.reading import origin
 
 GET = b"GET /app/x HTTP/1.1\r\nHost: h\r\n"

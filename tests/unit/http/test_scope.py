@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from forkmaster.http.environ import AllowList, Trust
 from forkmaster.http.errors import Refused
 from forkmaster.http.scope import Fields, ScopeReader, original_client, split_host, wire_head
+from forkmaster.http.trust import AllowList, Trust
 
 
 def read(*lines: str, **reader: Any) -> tuple[dict[str, Any], Fields]:

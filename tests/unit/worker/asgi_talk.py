@@ -11,10 +11,10 @@ from typing import Any
 from forkmaster.board import layout
 from forkmaster.board.slot import Slot
 from forkmaster.config.table import Config
-from forkmaster.http.environ import AllowList, Trust
 from forkmaster.http.head import Limits
 from forkmaster.http.response import Tails
 from forkmaster.http.scope import ScopeReader
+from forkmaster.http.trust import AllowList, Trust
 from forkmaster.worker.asgi_http import Connection, Exchange, HTTPConnection
 from forkmaster.worker.ledger import Ledger
 
