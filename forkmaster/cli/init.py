@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 
 import forkmaster
+from forkmaster.cli.options import given_by
 from forkmaster.config.files import CONFIG_FILES
 from forkmaster.config.sources import Loaded, load
 from forkmaster.errors import ForkmasterError, UsageError
@@ -79,6 +80,11 @@ def command() -> click.Command:
         params=[
             click.Argument(["kind"], type=click.Choice(list(KINDS)), default="config"),
             click.Argument(["app"], required=False),
+            click.Option(
+                ["-c", "--config"],
+                metavar="FILE",
+                help="The configuration file to use; else one of a name that is found by itself.",
+            ),
             click.Option(["--force"], is_flag=True, help="Write over files that exist."),
         ],
         help=(
@@ -90,8 +96,8 @@ def command() -> click.Command:
     )
 
 
-def run(kind: str, app: str | None, force: bool) -> int:
-    project = look_around(load(), app)
+def run(kind: str, app: str | None, config: str | None, force: bool) -> int:
+    project = look_around(load(given_by({"config": config})), app)
     if kind in ("systemd", "nginx") and UNQUOTED.search(f"{project.folder}{project.venv}"):
         raise UsageError(f"{project.folder}: {kind} reads more in this name than a folder")
     files = {project.folder / path: text for path, text in written(kind, project)}
@@ -196,6 +202,8 @@ def remarks(kind: str, project: Project) -> Iterator[str]:
     if kind == "nginx":
         yield "the first line of each file says where it goes; then: nginx -t"
     if kind == "systemd":
+        if project.config is None and (project.folder / "gunicorn.py").exists():
+            yield "gunicorn.py is not used: forkmaster init systemd -c gunicorn.py"
         yield "the first line of each file says where it goes; then: systemctl daemon-reload"
 
 

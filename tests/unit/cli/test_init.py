@@ -94,6 +94,22 @@ def test_a_unit_fits_the_project(django: Path) -> None:
     assert "ListenStream=/run/my-shop.sock\n" in files(django)["deploy/my-shop.socket"]
 
 
+def test_a_configuration_of_another_name_is_named_or_missed(
+    django: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (django / "gunicorn.py").write_text("workers = 2\n")
+
+    entry.run(["init", "systemd"])
+    missed = capsys.readouterr().out
+    entry.run(["init", "systemd", "--force", "-c", "gunicorn.py"])
+    named = capsys.readouterr().out
+
+    assert "gunicorn.py is not used: forkmaster init systemd -c gunicorn.py" in missed
+    assert "is not used" not in named
+    unit = files(django)["deploy/my-shop.service"]
+    assert f"bin/forkmaster -c {django}/gunicorn.py polls.wsgi:application\n" in unit
+
+
 def test_without_a_configuration_file_the_unit_names_none(folder: Path) -> None:
     entry.run(["init", "systemd", "main:app"])
 
