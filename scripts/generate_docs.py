@@ -258,7 +258,8 @@ A `worker_class` that contradicts the application, WSGI or ASGI, \
 is found as early as it can be:
 
 - before anything is bound or forked, where the text of the module leaves no doubt: \
-`async def app(scope, receive, send)`, `get_wsgi_application()`, `FastAPI()` and the like;
+`async def app(scope, receive, send)`, `get_wsgi_application()`, `FastAPI()` and the like, \
+in a factory and in the module that it is imported from, too;
 - else by the first worker that has loaded the application, since the master never does; \
 with `preload_app` by the zygote, before any worker is forked;
 - with `forkmaster check` always, since that loads the application itself.

@@ -24,9 +24,34 @@ PLAIN = {
     "from starlette.applications import Starlette\napplication = Starlette(routes=[])": "asgi",
     "from flask import Flask\napplication = Flask(__name__)\n"
     "@application.route('/')\ndef view(): ...": "wsgi",
+    "import fastapi\napplication: fastapi.FastAPI = fastapi.FastAPI()": "asgi",
+    "import flask\napplication = flask.Flask(__name__)": "wsgi",
+}
+
+FACTORIES = {
+    "from flask import Flask\n"
+    "def make(name='x'):\n    app = Flask(name)\n    app.testing()\n    return app": "wsgi",
+    "def make():\n    from fastapi import FastAPI\n    return FastAPI()": "asgi",
+    "import flask\ndef make(a):\n    app: flask.Flask = flask.Flask(a)\n"
+    "    if a:\n        return app\n    return flask.Flask('b')": "wsgi",
+    "from flask import Flask\n"
+    "def make():\n    app = Flask(__name__)\n    app = to_asgi(app)\n    return app": None,
+    "from flask import Flask\n"
+    "def make():\n    app = Flask(__name__)\n    app.call = f(app.call)\n    return app": None,
+    "from flask import Flask\nfrom fastapi import FastAPI\n"
+    "def make(a):\n    if a:\n        return Flask('a')\n    return FastAPI()": None,
+    "from flask import Flask\n"
+    "def make():\n    app = Flask('a')\n    def f():\n        return app\n    return f()": None,
+    "from flask import Flask\n@to_asgi\ndef make():\n    return Flask('a')": None,
+    "from flask import Flask\ndef make():\n    return to_asgi(Flask('a'))": None,
+    "from flask import Flask\ndef make():\n    Flask('a')": None,
+    "make = partial(other)": None,
 }
 
 DOUBTFUL = [
+    "import fastapi as flask\napplication = flask.Flask()",
+    "import flask\nflask = other\napplication = flask.Flask()",
+    "import flask\napplication, other = flask.Flask(), 3",
     "",
     "def application(:",
     "other = 3",
@@ -63,6 +88,44 @@ def test_the_text_tells_what_leaves_no_doubt(text: str, tmp_path: Path) -> None:
 
     assert as_written("main", [tmp_path]) == PLAIN[text]
     assert as_written("main:application", [tmp_path]) == PLAIN[text]
+
+
+@pytest.mark.parametrize("text", FACTORIES)
+def test_a_factory_tells_by_what_it_returns(text: str, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(text)
+
+    assert as_written("main:make('a')", [tmp_path]) == FACTORIES[text]
+
+
+def test_an_application_that_is_passed_on_is_followed(tmp_path: Path) -> None:
+    package = tmp_path / "shop" / "site"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").write_text("from .site import make, app, gone\n")
+    (package / "__init__.py").write_text(
+        "from ..factory import make\nfrom shop.factory import app\nfrom .round import gone\n"
+    )
+    (package / "round.py").write_text("from . import gone\n")
+    (package.parent / "factory.py").write_text(
+        "from flask import Flask\ndef make(): return Flask('a')\n"
+        "async def app(scope, receive, send): ...\n"
+    )
+
+    assert as_written("shop:make()", [tmp_path]) == "wsgi"
+    assert as_written("shop:app", [tmp_path]) == "asgi"
+    assert as_written("shop:gone", [tmp_path]) is None
+
+
+def test_an_application_that_a_factory_makes_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "from flask import Flask\ndef make():\n    app = Flask('a')\n    return app\n"
+    )
+    (tmp_path / "wsgi.py").write_text(
+        "from shop import make\napplication = make()\nmiddle = f(make())\nround = round()\n"
+    )
+
+    assert as_written("wsgi", [tmp_path]) == "wsgi"
+    assert as_written("wsgi:middle", [tmp_path]) is None
+    assert as_written("wsgi:round", [tmp_path]) is None
 
 
 @pytest.mark.parametrize("text", DOUBTFUL)
