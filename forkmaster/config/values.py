@@ -245,7 +245,7 @@ def optional(kind: Kind) -> Kind:
 
 
 def _shown_octal(mode: int | None) -> str | None:
-    return None if mode is None else f"{mode:04o}"
+    return None if mode is None else f"0{mode:03o}"
 
 
 MODE = Kind("a file mode", _octal, "MODE", {"type": ["integer", "string"]}, show=_shown_octal)

@@ -456,6 +456,7 @@ def test_a_size_with_a_unit_is_a_multiple_of_a_byte(number: int, unit: str) -> N
 @given(st.integers(0, 0o7777))
 def test_a_mode_means_the_same_as_its_octal_text(mode: int) -> None:
     assert values.MODE.parse(f"{mode:#o}") == values.MODE.parse(f"0{mode:o}") == mode
+    assert values.MODE.parse(values.MODE.show(mode)) == mode
 
 
 # What people write, where any text would nearly always be refused.
