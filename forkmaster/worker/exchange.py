@@ -1,7 +1,7 @@
 """One request and its answer: the callables that PEP 3333 gives to an application, and framing.
 
 An answer goes out in one of two ways.  *Whole*: the application returned a list, so the length
-is known and head and body are one `send`.  *Streamed*: anything else is put into `_unsent`
+is known, or its first piece is as long as its Content-Length; head and body are one `send`.  *Streamed*: anything else is put into `_unsent`
 piece by piece and flushed; when the socket takes no more, the answer is suspended and the
 reactor resumes it when the client has read.  An iterator is asked for its next piece only when
 the last one has left, so it runs no faster than the client drinks.
@@ -21,6 +21,7 @@ import select
 import stat
 from collections import deque
 from io import BytesIO
+from itertools import chain
 from typing import IO, TYPE_CHECKING, Any
 
 from forkmaster.http.response import LAST_CHUNK, WANTS_CLOSE, has_no_body, read_head
@@ -267,8 +268,33 @@ class Exchange:
             return self.resume()
         elif isinstance(result, (str, bytes)):
             raise self._not_bytes("returned", result)
-        self._iterator = iter(result)
+        self._iterator = iterator = iter(result)
+        for part in iterator:
+            if type(part) is bytes and self._is_plain() and len(part) == self.declared:
+                return self._send_first(part, iterator)
+            self._iterator = chain((part,), iterator)
+            break
         return self.resume()
+
+    def _is_plain(self) -> bool:
+        """Whether a head is there, unsent, and `send_whole` has only its length to look at."""
+        if not self.code or self.streaming or self._own:
+            return False
+        return self.line[0] != "HEAD" and self.code != 204 and self.code != 304
+
+    def _send_first(self, body: bytes, rest: Iterator[Any]) -> bool:
+        """Send an answer whose first piece is as long as its Content-Length.
+
+        As frameworks answer: with one piece in an object that has a close().
+        """
+        self._left, self._chunked = 0, False
+        if not self.send_whole(body):
+            self._iterator = rest
+            return False
+        for part in rest:
+            self._put(part)  # which goes nowhere, but may be of the wrong type
+        self._iterator = None
+        return True
 
     def resume(self) -> bool:
         """Go on until the socket is full or a turn is over (False), or all is sent (True)."""

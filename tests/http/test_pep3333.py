@@ -152,6 +152,33 @@ def test_the_body_never_exceeds_its_content_length(
             quiet_log.clear()
 
 
+@pytest.mark.parametrize("size", [3, 20 << 20])
+def test_an_iterable_of_one_piece_leaves_whole_and_is_asked_to_its_end(
+    kind: str, size: int
+) -> None:
+    ended = []
+
+    def parts() -> Iterator[bytes]:
+        yield b"x" * size
+        ended.append(size)
+
+    with running(answering(parts, ("Content-Length", str(size))), kind) as worker:
+        assert body_of(worker.ask(LAST)) == b"x" * size
+        assert body_of(worker.ask(LAST.replace(b"GET", b"HEAD"))) == b""
+
+    assert ended == [size, size]
+
+
+def test_what_follows_the_piece_that_is_the_whole_body_is_not_sent(kind: str) -> None:
+    body = Body(b"abc", b"def")
+    application = answering(body, ("Content-Length", "3"))
+    with running(application, kind) as worker, worker.connect() as sock:
+        assert ask(sock, GET)[1] == b"abc"
+        assert ask(sock, GET)[1] == b"abc"
+
+    assert (body.asked, body.closed) == (4, 2)
+
+
 def test_a_short_body_closes_the_connection(kind: str, quiet_log: pytest.LogCaptureFixture) -> None:
     for body in ([b"ab"], Body(b"a", b"b")):
         with running(answering(body, ("Content-Length", "3")), kind) as worker:
