@@ -1,10 +1,11 @@
 """One request and its answer: the callables that PEP 3333 gives to an application, and framing.
 
 An answer goes out in one of two ways.  *Whole*: the application returned a list, so the length
-is known, or its first piece is as long as its Content-Length; head and body are one `send`.  *Streamed*: anything else is put into `_unsent`
-piece by piece and flushed; when the socket takes no more, the answer is suspended and the
-reactor resumes it when the client has read.  An iterator is asked for its next piece only when
-the last one has left, so it runs no faster than the client drinks.
+is known, or its first piece is as long as its Content-Length; head and body are one `send`.
+*Streamed*: anything else is put into `_unsent` piece by piece and flushed; when the socket takes
+no more, the answer is suspended and the reactor resumes it when the client has read.  An iterator
+is asked for its next piece only when the last one has left, so it runs no faster than the client
+drinks.
 
 An exchange is made for every request and not reused: an application may keep `write` or
 `start_response` beyond its request, and must then harm nobody else's.
