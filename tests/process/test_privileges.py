@@ -102,7 +102,7 @@ def test_a_hung_worker_of_another_user_is_heard_and_ended(serve: Serve) -> None:
     server.wait_until_ready(2)
 
     assert server.get("/").status == 200
-    assert "block.py" in server.log
+    server.wait_for_line("block.py")  # the replacement may be ready before that is told
 
 
 def test_post_fork_still_has_roots_rights(serve: Serve, tmp_path: Path) -> None:
