@@ -24,10 +24,13 @@ hypothesis.settings.load_profile("patient")
 # `make test` is to be done within three minutes on two processors; these are for `make lab`.
 LAB = frozenset(
     {
+        "test_asgi_frameworks",
         "test_commands",
+        "test_completion",
         "test_docs",
         "test_incidents",
         "test_machine",
+        "test_manage",
         "test_memory",
         "test_monitor",
         "test_notes",
