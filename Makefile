@@ -63,8 +63,8 @@ test: $(INSTALLED) ## unit and http tests, then those with real servers
 	$(BIN)/python -m pytest -n 2 -m "not lab" tests/unit tests/http
 	$(BIN)/python -m pytest -n 4 --dist loadgroup -m "not lab" tests/process tests/e2e tests/deploy
 
-lab: $(INSTALLED) ## the tests that take long: faults of the machine, load, browsers, Prometheus
-	$(BIN)/python -m pytest -n 4 -m lab tests/http tests/process tests/e2e tests/deploy
+lab: $(INSTALLED) ## the tests that take long: faults of the machine, load, browsers; or TESTS=…
+	$(BIN)/python -m pytest -n 4 -m lab $(or $(TESTS),tests/http tests/process tests/e2e tests/deploy)
 
 fuzz: $(INSTALLED) ## damaged requests for 60 seconds, or SECONDS=600
 	$(BIN)/python scripts/fuzz_http.py $(or $(SECONDS),60)

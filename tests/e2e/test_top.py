@@ -32,7 +32,8 @@ class Terminal:
     def __init__(self, folder: Path, command: str) -> None:
         self.socket = str(folder / "tmux")
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
-        environ.pop("COLUMNS", None)  # which xdist sets; the terminal has a width of its own
+        for name in ("COLUMNS", "LINES"):  # which xdist sets; the terminal has a size of its own
+            environ.pop(name, None)
         self.tmux(
             "-f", "/dev/null", "new-session", "-d", "-x", "130", "-y", "15", command, env=environ
         )
