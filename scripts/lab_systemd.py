@@ -162,7 +162,7 @@ def restart_under_traffic(lab: Machine) -> str:
     try:
         wait_for(lambda: len(answers) > 30, "requests before")
         pid = lab.show("MainPID")
-        lab.systemctl("restart", UNIT)
+        lab.restart()
         count = len(answers)
         wait_for(lambda: len(answers) > count + 30, "requests after")
     finally:
@@ -191,7 +191,7 @@ def stop_finishes_a_slow_request(lab: Machine) -> str:
 def watchdog(lab: Machine) -> str:
     """A master that does nothing any more is aborted and started again; the socket stays."""
     lab.override("WatchdogSec=3")
-    lab.systemctl("restart", UNIT)
+    lab.restart()
     pid = lab.show("MainPID")
     inode = lab.path("/run/project.sock").stat().st_ino
     lab.systemctl("kill", "--kill-whom=main", "--signal=STOP", UNIT)
@@ -206,7 +206,7 @@ def watchdog(lab: Machine) -> str:
     must(lab.get() == 200, "it does not serve")
     wait_for(lambda: len(lab.workers()) == 2, "no worker of the old master is left")
     lab.override("")
-    lab.systemctl("restart", UNIT)
+    lab.restart()
     return f"serves again after {took:.1f} s with WatchdogSec=3 and RestartSec=3"
 
 
@@ -222,13 +222,13 @@ def a_killed_worker(lab: Machine) -> str:
 def dynamic_user(lab: Machine) -> str:
     """The service runs as a user that exists only while it does."""
     lab.override("User=\nGroup=\nDynamicUser=yes\nSupplementaryGroups=app")
-    lab.systemctl("restart", UNIT)
+    lab.restart()
     must(lab.get() == 200, "it does not serve")
     uid = Path(f"/proc/{lab.workers()[0]}").stat().st_uid
     must(uid >= 61184, f"the workers run as uid {uid}")  # the range of dynamic users
     lab.systemctl("reload", UNIT)
     lab.override("")
-    lab.systemctl("restart", UNIT)
+    lab.restart()
     return f"uid {uid}; reload works too"
 
 
@@ -300,7 +300,7 @@ def notify_reload(lab: Machine) -> str:
     folder.mkdir(exist_ok=True)
     shutil.copy(ROOT / "conf/systemd/forkmaster.service.d/notify-reload.conf", folder)
     lab.systemctl("daemon-reload")
-    lab.systemctl("restart", UNIT)
+    lab.restart()
     must(lab.show("Type") == "notify-reload", f"the type is {lab.show('Type')}")
     with slow_deploy(lab) as finish:
         finish("reload")
@@ -313,14 +313,14 @@ def notify_reload(lab: Machine) -> str:
     must(lab.get() == 200, "the code that is right again does not serve")
     (folder / "notify-reload.conf").unlink()
     lab.systemctl("daemon-reload")
-    lab.systemctl("restart", UNIT)
+    lab.restart()
     return f"waited for the new code; exit code {done.returncode} with a broken one"
 
 
 def notify_reload_by_signal(lab: Machine) -> str:
     """HUP alone reloads, too: systemd takes RELOADING=1 with its time, and waits for READY=1."""
     lab.override("Type=notify-reload\nExecReload=")
-    lab.systemctl("restart", UNIT)
+    lab.restart()
     with slow_deploy(lab) as finish:
         # It gets there only by a RELOADING=1 whose MONOTONIC_USEC is later than the signal.
         finish("reload-notify")
@@ -329,7 +329,7 @@ def notify_reload_by_signal(lab: Machine) -> str:
             must("rolled back" in lab.show("StatusText"), f"it says {lab.show('StatusText')}")
             must(lab.get() == 203, "the code from before does not serve on")
     lab.override("")
-    lab.systemctl("restart", UNIT)
+    lab.restart()
     return "waited for the new code; a broken one is in the status and in the journal only"
 
 

@@ -100,6 +100,12 @@ class Machine:
         """Run a command in it; its exit code is the caller's to look at."""
         return lab.run("nsenter", "--target", str(self.leader), "--all", *command)
 
+    def restart(self) -> None:
+        """Restart the service, however often it was started in the last seconds."""
+        # Which forgets the count of starts, too: systemctl(1).
+        self.systemctl("reset-failed", UNIT)
+        self.systemctl("restart", UNIT)
+
     def systemctl(self, *arguments: str) -> str:
         """What systemctl prints.  Raises Failed if it fails."""
         done = self.run("systemctl", *arguments)
