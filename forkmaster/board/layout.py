@@ -24,9 +24,9 @@ On a machine that reorders stores (arm64) a reader may still see a mixed string;
 
 **Counting costs.**  A store into a mapping takes 35 ns from Python, an increment 70, and a sync
 worker answers in 10 us.  So it increments one word for each request, in a histogram, from which
-readers get the counts by status as well; and it ends a record with one `pack_into` that also
-stores the sums so far of bytes and busy time.  What a slot says is therefore its counters plus the
-sums in the record that was finished last (counters.py adds them up).  IN_FLIGHT is for workers
+readers get the counts by status as well (counters.py), and ends a record with one `pack_into`.
+Bytes and busy time are added once for all requests of a wake-up, or at once after one that took
+10 ms; a worker that is killed takes with it those of its last wake-up.  IN_FLIGHT is for workers
 that can serve more than they have records for.
 
 **The master's slot** has the same layout, no records, and in its counters the sum over all the
