@@ -44,7 +44,7 @@ GRACE_FOR_THE_UNFINISHED = 60.0
 
 FOLDED_WORDS = (
     *(w for w in range(layout.FIRST_COUNTER, layout.LAST_COUNTER + 1) if w not in layout.LEVELS),
-    *range(layout.HISTOGRAM, layout.HISTOGRAM + layout.CLASSES * layout.BUCKETS),
+    *range(layout.HISTOGRAM, layout.LAST_HISTOGRAM_WORD + 1),
 )
 MONITOR = layout.KINDS.index("monitor")
 
@@ -181,7 +181,8 @@ class Board:
         # What the monitor serves is not the application's traffic.
         if slot.words[layout.KIND] != MONITOR:
             for word in FOLDED_WORDS:
-                totals[word] += slot.words[word]
+                if count := slot.words[word]:  # most are 0
+                    totals[word] += count
         slot.path.unlink(missing_ok=True)
         totals[layout.FOLDS] += 1
         slot.close()

@@ -17,9 +17,15 @@ def read_counters(words: memoryview[int]) -> dict[str, int]:
 
 
 def histograms(words: memoryview[int]) -> list[list[int]]:
-    """The durations of requests, by their class of status as in STATUSES."""
-    firsts = layout.HISTOGRAMS[: layout.CLASSES]
-    return [words[first : first + layout.BUCKETS].tolist() for first in firsts]
+    """The durations of requests in layout.BUCKETS, by their class of status as in STATUSES."""
+    return [_buckets(words, layout.HISTOGRAMS[100 * each]) for each in range(layout.CLASSES)]
+
+
+def _buckets(words: memoryview[int], first: int) -> list[int]:
+    lengths = words[first : first + layout.HISTOGRAM_SIZE].tolist()
+    second = layout.BUCKET_BITS + 1
+    last = layout.BUCKET_BITS + layout.BUCKETS - 1
+    return [sum(lengths[:second]), *lengths[second:last], sum(lengths[last:])]
 
 
 def starts_in_flight(words: memoryview[int]) -> list[int]:

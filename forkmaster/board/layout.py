@@ -7,13 +7,14 @@ Times are CLOCK_MONOTONIC nanoseconds; 0 means "never".
     word 0..15     identity, state, beat
     word 16..47    counters, which only grow (but CONNECTIONS and IN_FLIGHT, which are levels)
     word 48..54    in the master's slot: how many processes ended, by cause
-    word 64..255   histograms of request durations, one for each class of status as in STATUS:
-                   bucket 0 counts those under a microsecond, bucket i those from 2**(i-1) up to
-                   2**i microseconds, the last all longer ones
-    byte 2048..    records: the requests in flight and the last ones finished
+    word 64..447   histograms of request durations, one for each class of status as in STATUS:
+                   word i counts the durations of i bits, from 2**(i-1) up to 2**i nanoseconds
+    byte 3584..    records: the requests in flight and the last ones finished
 
 **Records.**  One table serves as the list of requests in flight and as the ring of the last ones:
 a request takes the record that was finished longest ago, so what is not in flight is history.
+(A sync worker that is given many requests at once uses one record for all of them, one after
+another, and the next for the next wake-up: memory that is warm costs half.)
 A record is in flight while its END is 0 and its START is not.  START doubles as the sequence
 number that makes the strings safe to read: the writer stores 0, then the strings, then the new
 START; a reader copies, then looks whether START is still what it was, and drops the copy if not.
@@ -25,9 +26,10 @@ On a machine that reorders stores (arm64) a reader may still see a mixed string;
 **Counting costs.**  A store into a mapping takes 35 ns from Python, an increment 70, and a sync
 worker answers in 10 us.  So it increments one word for each request, in a histogram, from which
 readers get the counts by status as well (counters.py), and ends a record with one `pack_into`.
-Bytes and busy time are added once for all requests of a wake-up, or at once after one that took
-10 ms; a worker that is killed takes with it those of its last wake-up.  IN_FLIGHT is for workers
-that can serve more than they have records for.
+A histogram has a word for each length that a duration can have, so that finding the word is one
+look into a tuple and an addition.  Bytes and busy time are added once for all requests of a
+wake-up, but at once after one that took long; a worker that is killed takes with it those that
+were not added yet.  IN_FLIGHT is for workers that can serve more than they have records for.
 
 **The master's slot** has the same layout, no records, and in its counters the sum over all the
 dead.  FOLDS is odd while a dead child is added to it and its file removed, so that a reader that
@@ -38,7 +40,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-VERSION_NUMBER = 2
+VERSION_NUMBER = 3
 MAGIC = 0x464D_5301_0000_0000 | VERSION_NUMBER  # "FMS" and the format
 
 # Identity and life, words 0 to 15.
@@ -116,13 +118,21 @@ DEATHS = (
 )
 
 HISTOGRAM = 64
-BUCKETS = 32
+HISTOGRAM_SIZE = 64  # words
 CLASSES = 6
-# The first bucket by status // 100: like STATUS, and what is no status counts as unanswered.
-HISTOGRAMS = tuple(HISTOGRAM + BUCKETS * (c if c < CLASSES else 0) for c in range(10))
+# The first word of a histogram by status: like STATUS, and what is no status counts as unanswered.
+HISTOGRAMS = tuple(
+    HISTOGRAM + HISTOGRAM_SIZE * (status // 100 if status < 100 * CLASSES else 0)
+    for status in range(1000)
+)
+LAST_HISTOGRAM_WORD = HISTOGRAM + HISTOGRAM_SIZE * CLASSES - 1
+# What readers make of one: bucket i ends at 2**i units, the first and the last have all beyond.
+BUCKETS = 32
+BUCKET_BITS = 10
+BUCKET_UNIT = 1 << BUCKET_BITS  # nanoseconds
 
-# Records, from byte 2048.
-RECORDS_OFFSET = 2048
+# Records, from byte 3584.
+RECORDS_OFFSET = 3584
 RECORD_SIZE = 320
 RECORD_WORDS = RECORD_SIZE // 8
 RECORDS_FIRST_WORD = RECORDS_OFFSET // 8

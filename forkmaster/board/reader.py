@@ -192,7 +192,8 @@ def quantile(histogram: Sequence[int], fraction: float) -> float | None:
     for bucket, count in enumerate(histogram):
         if count and below + count >= rank:
             lower = 0 if bucket == 0 else 1 << (bucket - 1)
-            return (lower + ((1 << bucket) - lower) * (rank - below) / count) / 1e6
+            units = lower + ((1 << bucket) - lower) * (rank - below) / count
+            return units * layout.BUCKET_UNIT / 1e9
         below += count
     raise ValueError(f"{fraction} is not a fraction")
 

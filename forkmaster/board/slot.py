@@ -102,8 +102,7 @@ class Slot:
         words = self.words
         words[layout.BYTES_OUT] += sent
         words[layout.BUSY] += duration
-        bucket = (duration // 1000).bit_length()
-        words[layout.HISTOGRAMS[status // 100] + min(bucket, layout.BUCKETS - 1)] += 1
+        words[layout.HISTOGRAMS[status] + duration.bit_length()] += 1
 
     def close(self) -> None:
         """Unmap.  The file stays; see `Board.drop`.  Do not use the slot afterwards."""

@@ -14,9 +14,13 @@ import os
 import select
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forkmaster.errors import ForkmasterError
 from forkmaster.logs import losses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STDOUT, STDERR = 1, 2
 
@@ -41,13 +45,8 @@ class LogFile:
             self._poll = select.poll()
             self._poll.register(fd, select.POLLOUT)
         self._stalled = False
-        self.held: list[bytes] = []
+        self.held: list[str] = []
         """Lines that are not written yet, each with its newline."""
-
-    @property
-    def may_hold(self) -> bool:
-        """Whether several lines may go out as one write: a pipe would take them in pieces."""
-        return self._poll is None
 
     @classmethod
     def open(cls, path: Path, owner: tuple[int, int] | None = None) -> LogFile:
@@ -72,6 +71,17 @@ class LogFile:
             return cls(os.dup(fd), None)
         except OSError:
             return cls(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), None)  # started without
+
+    def line_writer(self, *, hold: bool) -> Callable[[str], object]:
+        """What takes lines, each with its newline; with `hold` they may wait for `write_held`.
+
+        A pipe would take several lines in pieces, so that those for one never wait.
+        """
+        return self.held.append if hold and self._poll is None else self.write_text
+
+    def write_text(self, line: str) -> None:
+        """`write` for text; what is no Unicode is written as an escape."""
+        self.write(line.encode(errors="backslashreplace"))
 
     def write(self, line: bytes) -> None:
         """Append `line`, or whole lines, each with its newline; never raises.
@@ -99,10 +109,10 @@ class LogFile:
     def write_held(self) -> None:
         """Write the lines that are held."""
         # Emptied first: a signal that comes meanwhile writes what is held, too.
-        lines = b"".join(self.held)
+        lines = "".join(self.held)
         self.held.clear()
         if lines:
-            self.write(lines)
+            self.write_text(lines)
 
     def reopen(self) -> None:
         """Go on in a new file if the old one was moved away.  Raises OSError, nothing changed."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pythonjsonlogger.json import JsonFormatter
 
-from forkmaster.logs.access import iso_time
+from forkmaster.logs.access_format import iso_time
 
 if TYPE_CHECKING:
     import logging

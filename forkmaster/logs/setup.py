@@ -23,7 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forkmaster.errors import ConfigError, ForkmasterError
-from forkmaster.logs.access import AccessEntry, compile_format, compile_writer, unknown_atoms
+from forkmaster.logs.access import AccessEntry
+from forkmaster.logs.access_format import (
+    ExchangeT,
+    compile_exchange_writer,
+    compile_format,
+    compile_writer,
+    unknown_atoms,
+)
 from forkmaster.logs.files import STDERR, STDOUT, LogFile
 from forkmaster.logs.lines import ERROR_FORMAT, ERROR_TIME, formatter_for
 
@@ -92,7 +99,7 @@ class FileHandler(logging.Handler):
         except Exception:  # a message whose arguments do not fit; logging's own way to say so
             self.handleError(record)
             return
-        self.file.write(f"{line}\n".encode(errors="backslashreplace"))
+        self.file.write_text(f"{line}\n")
 
     @property
     def lost(self) -> int:
@@ -210,15 +217,13 @@ def lost_lines() -> int:
     return sum(getattr(handler, "lost", 0) for handler in handlers)
 
 
-def access_writer(
-    config: Config, *, wsgi: bool = False, hold: bool = False
-) -> Callable[[AccessEntry], object] | None:
+def access_writer(config: Config, *, hold: bool = False) -> Callable[[AccessEntry], object] | None:
     """What a worker calls for each request that it answered; None if nobody wants to know.
 
-    Called in the worker, after the application is loaded.  `wsgi`: see `compile_format`.  `hold`:
-    lines may be held by `access_file`, and the caller sees to their being written.
+    Called in the worker, after the application is loaded.  `hold`: lines may be held by
+    `access_file`, and the caller sees to their being written.
     """
-    write = _line_writer(config, wsgi=wsgi, hold=hold)
+    write = _line_writer(config, hold=hold)
     if write is not None and config.access_log_skip:
         write = _but(config.access_log_skip, write)
     if _logs.statsd is None:
@@ -235,9 +240,41 @@ def access_writer(
     return write_and_tell
 
 
-def _line_writer(
-    config: Config, *, wsgi: bool, hold: bool
-) -> Callable[[AccessEntry], object] | None:
+def exchange_writer(
+    config: Config,
+    otherwise: Callable[[ExchangeT, int], object],
+    *,
+    serial: int,
+    generation: int,
+    hold: bool,
+) -> Callable[[ExchangeT, int], object]:
+    """What a WSGI worker calls for each exchange; `otherwise` itself if an entry is wanted.
+
+    See `compile_exchange_writer`.
+    """
+    file = access_file()
+    custom = _custom_writer()
+    if file is None or custom is not None or config.access_log_skip or _logs.statsd is not None:
+        return otherwise
+    return compile_exchange_writer(
+        config.access_log_format,
+        file.line_writer(hold=hold),
+        otherwise,
+        serial=serial,
+        generation=generation,
+    )
+
+
+def _custom_writer() -> Callable[[AccessEntry], object] | None:
+    """The `access` of a logger_class that has its own."""
+    if _logs.custom is None:
+        return None
+    from forkmaster.logs.custom import writer
+
+    return writer(_logs.custom)
+
+
+def _line_writer(config: Config, *, hold: bool) -> Callable[[AccessEntry], object] | None:
     """What writes the access log.
 
     With only our own file to write to it goes past the logging module, which would cost 5 µs a
@@ -246,16 +283,12 @@ def _line_writer(
     logger = logging.getLogger(ACCESS)
     if not logger.hasHandlers() or not logger.isEnabledFor(logging.INFO):
         return None
-    if _logs.custom is not None:
-        from forkmaster.logs.custom import writer
-
-        custom = writer(_logs.custom)
-        if custom is not None:
-            return custom
+    custom = _custom_writer()
+    if custom is not None:
+        return custom
     file = access_file()
     if file is not None:
-        write = file.held.append if hold and file.may_hold else file.write
-        return compile_writer(config.access_log_format, write, wsgi=wsgi)
+        return compile_writer(config.access_log_format, file.line_writer(hold=hold))
     line_of = _line_function(config)
     # As an argument: a line with a percent sign in it is no format.
     return lambda entry: logger.info("%s", line_of(entry))

@@ -71,7 +71,8 @@ function quantile(histogram, fraction) {
     const here = histogram[bucket];
     if (here && below + here >= fraction * total) {
       const lower = bucket === 0 ? 0 : 2 ** (bucket - 1);
-      return (lower + ((2 ** bucket - lower) * (fraction * total - below)) / here) / 1e6;
+      const units = lower + ((2 ** bucket - lower) * (fraction * total - below)) / here;
+      return (units * 1024) / 1e9;
     }
     below += here;
   }

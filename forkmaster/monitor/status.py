@@ -102,7 +102,7 @@ class Status:
     died: Mapping[str, int]
     """How many processes ended, by the causes of layout.DEATHS."""
     histogram: tuple[int, ...]
-    """Of the same: bucket i counts the requests of less than 2**i microseconds."""
+    """Of the same: bucket i counts the requests of less than 2**i * 1.024 microseconds."""
     rate: float | None
     """Requests per second lately."""
 

@@ -77,8 +77,7 @@ class Ledger:
             self._free.append(record)
         words[layout.BYTES_OUT] += sent
         words[layout.BUSY] += duration
-        bucket = (duration // 1000).bit_length()
-        words[layout.HISTOGRAMS[status // 100] + min(bucket, layout.BUCKETS - 1)] += 1
+        words[layout.HISTOGRAMS[status] + duration.bit_length()] += 1
         if self._write_access is not None:
             self.log_access(served, sent, duration)
         if self.limits.counts:

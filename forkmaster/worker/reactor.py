@@ -48,8 +48,12 @@ class Reactor(Reader):
         self.application = application
         self._waker = Waker()
         self._beat_every = min(SECOND, nanoseconds(self.config.timeout) // 4)
+        # What a request has for the board and the access log is told when the wake-up is over, but
+        # at once of one that took longer than this: so all of them together are not late by more
+        # than a beat.
+        self._soon = self._beat_every // _EVENTS
         self._tick_at = 0
-        self._busy = 0  # nanoseconds in requests that are not in the slot yet
+        self._bytes_in = 0  # of the requests that are not in the slot yet
         self._asked_to_quit = False
         self._pristine = copy_context()
         self._watcher: HandOffThread | None = None
@@ -97,18 +101,18 @@ class Reactor(Reader):
             wait = self._due - monotonic_ns()
             events = poll(wait * 1e-9 if wait > 0 else 0, _EVENTS)
             now = monotonic_ns()
-            words[beat] = self._free_since = now
+            words[beat] = self._run_since = self._free_since = now
             if self._watcher is not None and self._watcher.is_parked and events:
                 self._watcher.unpark()
             if now >= self._due:
                 self._tick(now)
-                self._free_since = 0
+                self._end_run()
             for fd, _ in events:
                 connection = idle.pop(fd, None)
                 if connection is not None:
                     self._readable(connection)
                     continue
-                self._free_since = 0
+                self._end_run()
                 if (connection := connections.get(fd)) is not None:
                     self._heard(connection)
                 elif fd in listeners:
@@ -123,8 +127,8 @@ class Reactor(Reader):
                     return
             if queued:
                 self._take_turns()
-            if self._busy:
-                self._add_up()
+            if self._bytes_in:
+                self._tell()
             if held_lines:
                 self._hooks.write_held()
             if self._asked_to_quit:
@@ -191,6 +195,8 @@ class Reactor(Reader):
         raise NotImplementedError
 
     def _end(self) -> None:
+        if self._bytes_in:
+            self._tell()
         self._hooks.write_held()
         for connection in list(self._connections.values()):
             # Not by TLS: a thread may be inside it.
@@ -280,8 +286,8 @@ class Reactor(Reader):
         except OSError:
             pass  # the client is gone, and nobody needs the answer
 
-    def _add_up(self) -> None:
-        """Add the bytes and the time of the last requests to the slot."""
+    def _tell(self) -> None:
+        """Tell the board and the access log of the requests since the last time."""
         raise NotImplementedError
 
 

@@ -56,9 +56,10 @@ class Reader(Acceptor):
         # Those on which more requests have come than the one just answered: 64 KiB can be a
         # thousand, which must not hold up everybody else.
         self._queued: deque[Connection] = deque()
-        # Since when this wake-up has only served requests of connections that were idle, which is
-        # when the next one began; 0: not known.
-        self._free_since = 0
+        # A *run* is what a wake-up has for connections that were idle: request after request, each
+        # of which begins when the one before ended, without a look at the clock.
+        self._run_since = 0
+        self._free_since = 0  # when the last one ended; 0: there is no run
 
     def _greet(self, connection: Connection) -> None:
         if self.config.proxy_protocol != "off":
@@ -314,11 +315,15 @@ class Reader(Acceptor):
 
     def _dispatched(self, connection: Connection, exchange: Exchange) -> None:
         """Dispatch; what was pipelined behind the request gets its turn after the others."""
-        self._free_since = 0
+        self._end_run()
         self._dispatch(connection, exchange)
         if connection.state == IDLE and connection.buffer:
             self._queued.append(connection)
             self._due = 0
+
+    def _end_run(self) -> None:
+        """Something else came in between: the next request begins at a time of its own."""
+        self._free_since = 0
 
     def _take_turns(self) -> None:
         """Answer one more request of each connection on which several came at once."""

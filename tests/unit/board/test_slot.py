@@ -31,10 +31,11 @@ def test_no_two_words_of_the_layout_overlap() -> None:
     assert len(set(counters)) == len(counters)
     assert all(layout.FIRST_COUNTER <= word <= layout.LAST_COUNTER for word in counters)
     assert set(counters) >= layout.LEVELS
-    assert (layout.HISTOGRAM + layout.CLASSES * layout.BUCKETS) * 8 <= layout.RECORDS_OFFSET
+    assert (layout.LAST_HISTOGRAM_WORD + 1) * 8 <= layout.RECORDS_OFFSET
     assert set(layout.HISTOGRAMS) == {
-        layout.HISTOGRAM + each * layout.BUCKETS for each in range(layout.CLASSES)
+        layout.HISTOGRAM + each * layout.HISTOGRAM_SIZE for each in range(layout.CLASSES)
     }
+    assert all(layout.HISTOGRAMS[each] == layout.HISTOGRAMS[0] for each in (1, 99, 600, 999))
     assert layout.CLIENT_OFFSET + layout.CLIENT_SIZE <= layout.REQUEST_OFFSET
     assert layout.REQUEST_OFFSET + layout.REQUEST_SIZE <= layout.RECORD_SIZE
     assert layout.SENT < layout.END < layout.THREAD < layout.CLIENT_OFFSET // 8
@@ -208,7 +209,7 @@ def test_what_is_no_slot_is_refused(tmp_path: Path, slot: Slot) -> None:
 
     with pytest.raises(ValueError, match="too short"):
         read_slot(short)
-    with pytest.raises(ValueError, match="format 2"):
+    with pytest.raises(ValueError, match="format 3"):
         read_slot(slot.path)
     with pytest.raises(FileNotFoundError):
         read_slot(tmp_path / "gone")
@@ -253,16 +254,30 @@ def test_a_child_without_privileges_still_beats(slot: Slot) -> None:
     assert read_slot(slot).requests == 1
 
 
+@pytest.mark.parametrize("bits", range(64))
+def test_a_duration_of_any_length_is_counted_in_its_bucket(slot: Slot, bits: int) -> None:
+    shortest, longest = 1 << bits >> 1, (1 << bits) - 1
+    slot.count(200, 0, shortest)
+    slot.words[layout.BUSY] = 0  # which only adds up for 584 years
+    slot.count(200, 0, longest)
+
+    histogram = read_slot(slot).histogram
+
+    bucket = min((shortest // layout.BUCKET_UNIT).bit_length(), layout.BUCKETS - 1)
+    assert len(histogram) == layout.BUCKETS
+    assert {at: count for at, count in enumerate(histogram) if count} == {bucket: 2}
+
+
 def test_without_requests_there_is_no_quantile() -> None:
     assert quantile([0] * layout.BUCKETS, 0.5) is None
 
 
 def test_a_quantile_is_interpolated_in_its_bucket() -> None:
     histogram = [0] * layout.BUCKETS
-    histogram[11] = 100  # 1024 to 2048 microseconds
+    histogram[11] = 100  # 1024 to 2048 units
 
-    assert quantile(histogram, 0.5) == pytest.approx(0.001536)
-    assert quantile(histogram, 1.0) == pytest.approx(0.002048)
+    assert quantile(histogram, 0.5) == pytest.approx(1536 * 1.024e-6)
+    assert quantile(histogram, 1.0) == pytest.approx(2048 * 1.024e-6)
 
 
 def test_more_than_all_requests_is_no_fraction() -> None:
@@ -277,11 +292,12 @@ def test_more_than_all_requests_is_no_fraction() -> None:
 def test_a_quantile_is_at_most_a_factor_of_two_off(durations: list[int], fraction: float) -> None:
     histogram = [0] * layout.BUCKETS
     for duration in durations:
-        histogram[(duration // 1000).bit_length()] += 1
+        histogram[(duration // layout.BUCKET_UNIT).bit_length()] += 1
 
     estimate = quantile(histogram, fraction)
 
     rank = -(-len(durations) * fraction // 1)
     exact = sorted(durations)[int(rank) - 1] / SECOND
     assert estimate is not None
-    assert exact / 2 - 1e-6 <= estimate <= exact * 2 + 1e-6
+    unit = layout.BUCKET_UNIT / 1e9
+    assert exact / 2 - unit <= estimate <= exact * 2 + unit

@@ -7,23 +7,30 @@ import json
 import os
 import re
 import time
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forkmaster.logs import access
+from forkmaster.http.head import Limits, parse_request_line
+from forkmaster.logs import access_format
 from forkmaster.logs.access import (
-    ATOMS,
     CLIENT_LEFT,
     CUT_OFF,
     REFUSED,
     TIMED_OUT,
     AccessEntry,
+    first_line,
+)
+from forkmaster.logs.access_format import (
+    ATOMS,
     clean,
+    compile_exchange_writer,
     compile_format,
     compile_writer,
-    first_line,
     unknown_atoms,
 )
 
@@ -74,6 +81,32 @@ def asgi(**changes: object) -> AccessEntry:
     return wsgi(environ=None, request_headers=HEADERS, response_headers=out, **changes)
 
 
+def exchange_of(entry: AccessEntry) -> Any:
+    """The same request as a WSGI worker has it."""
+    origin = SimpleNamespace(trusted=entry.trusted)
+    return SimpleNamespace(
+        connection=SimpleNamespace(host=entry.client, origin=origin),
+        line=parse_request_line(entry.text.encode(), Limits()),
+        environ=entry.environ,
+        response_headers=entry.response_headers,
+        code=entry.status,
+        body_sent=entry.sent,
+        began=time.monotonic_ns() - entry.duration,
+        client_left=bool(entry.ending),
+    )
+
+
+def line_of_exchange(format_: str, entry: AccessEntry) -> str:
+    """The line that is written of the exchange which `entry` tells of."""
+    written: list[str] = []
+    never = partial(pytest.fail, "the client has not left")
+    write = compile_exchange_writer(format_, written.append, never, serial=3, generation=2)
+    write(exchange_of(entry), entry.duration)
+    (line,) = written
+    assert line.endswith("\n")
+    return line[:-1]
+
+
 @pytest.mark.parametrize(
     ("atom", "value"),
     [
@@ -111,28 +144,50 @@ def test_every_atom_for_every_kind_of_worker(atom: str, value: str) -> None:
 
     assert line_of(wsgi()) == value
     assert line_of(asgi()) == value
-    assert compile_format(f"%({atom})s", wsgi=True)(wsgi()) == value
-    written: list[bytes] = []
-    compile_writer(f"%({atom})s", written.append, wsgi=True)(wsgi())
-    assert written == [f"{value}\n".encode()]
+    assert line_of_exchange(f"%({atom})s", wsgi()) == value
+    written: list[str] = []
+    compile_writer(f"%({atom})s", written.append)(wsgi())
+    assert written == [f"{value}\n"]
 
 
 @pytest.mark.parametrize("atom", ["h", "u", "f", "a"])
 def test_what_an_environ_does_not_have_is_a_dash(atom: str) -> None:
-    line_of = compile_format(f"%({atom})s", wsgi=True)
+    entry = wsgi(environ={}, client="")
 
-    assert line_of(wsgi(environ={}, client="")) == "-"
+    assert compile_format(f"%({atom})s")(entry) == line_of_exchange(f"%({atom})s", entry) == "-"
 
 
-def test_a_line_has_the_time_of_its_second() -> None:
-    line_of = compile_format("%(t)s", wsgi=True)
+def test_a_line_has_the_time_of_its_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    wall, monotonic = 1_800_000_000.25, 5.0
+    clock = SimpleNamespace(time=lambda: wall, localtime=time.localtime, strftime=time.strftime)
+    monkeypatch.setattr(access_format, "time", clock)
+    monkeypatch.setattr(access_format, "monotonic_ns", lambda: int(monotonic * 1e9))
+    monkeypatch.setattr(access_format, "_common", [0, ""])
+    monkeypatch.setitem(access_format.NAMES, "c", access_format._common)
+    written: list[str] = []
+    write = compile_exchange_writer("%(t)s", written.append, print, serial=3, generation=2)
+    line_of = compile_format("%(t)s")
+    exchange = exchange_of(wsgi())
 
-    before = int(time.time())
-    text = line_of(wsgi())
-    assert text == line_of(wsgi()) or int(time.time()) > before
+    for seconds in (0.0, 0.25, 0.625, 0.75, 1.625, 60.0):
+        wall, monotonic = 1_800_000_000.25 + seconds, 5.0 + seconds
+        exchange.began = int((monotonic - 0.5) * 1e9)
+        write(exchange, 500_000_000)
+        local = time.strftime("[%d/%b/%Y:%H:%M:%S %z]", time.localtime(wall))
+        assert written.pop() == f"{local}\n"
+        assert line_of(wsgi()) == local
 
-    written = time.mktime(time.strptime(text[1:21], "%d/%b/%Y:%H:%M:%S"))
-    assert before <= written <= time.time()
+
+def test_an_exchange_whose_client_has_left_is_for_somebody_else() -> None:
+    others: list[tuple[object, int]] = []
+    write = compile_exchange_writer(
+        DEFAULT, pytest.fail, lambda *told: others.append(told), serial=3, generation=2
+    )
+    exchange = exchange_of(wsgi(ending=CLIENT_LEFT))
+
+    write(exchange, 5)
+
+    assert others == [(exchange, 5)]
 
 
 @pytest.mark.parametrize(
@@ -146,17 +201,17 @@ def test_a_line_has_the_time_of_its_second() -> None:
 )
 def test_a_format_is_never_taken_for_source(format_: str, line: str) -> None:
     assert compile_format(format_)(wsgi()) == line
-    assert compile_format(format_, wsgi=True)(wsgi()) == line
+    assert line_of_exchange(format_, wsgi()) == line
 
 
 def test_what_was_cleaned_is_kept_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "_TEXTS", 8)
+    monkeypatch.setattr(access_format, "_TEXTS", 8)
 
     for number in range(100):
         assert clean(f'a"{number}') == clean(f'a"{number}') == f'a\\"{number}'
-        assert len(access._cleaned) <= 8
+        assert len(access_format._cleaned) <= 8
     assert clean("x" * 4096) == "x" * 4096
-    assert all(len(text) < 4096 for text in access._cleaned)
+    assert all(len(text) < 4096 for text in access_format._cleaned)
 
 
 def test_the_pid_is_that_of_the_process_that_writes() -> None:
@@ -166,7 +221,7 @@ def test_the_pid_is_that_of_the_process_that_writes() -> None:
 def test_the_path_is_the_applications_where_there_is_one() -> None:
     line_of = compile_format("%(U)s")
 
-    assert line_of(wsgi()) == "/a b"
+    assert line_of(wsgi()) == line_of_exchange("%(U)s", wsgi()) == "/a b"
     assert line_of(wsgi(environ={})) == ""
     assert line_of(asgi()) == "/a%20b"
 
@@ -211,7 +266,7 @@ def test_a_literal_is_only_a_literal() -> None:
 @pytest.mark.parametrize(
     ("format_", "message"),
     [
-        ("%(s)d", "the format cannot be used"),
+        ("%(m)d", "the format cannot be used"),
         ("%(D)z", "the format cannot be used"),
         ("%s", '"%s" names no atom'),
     ],
@@ -286,8 +341,8 @@ def test_no_request_can_forge_a_line(
 def test_json_has_typed_fields() -> None:
     line_of = compile_format("json")
 
-    for entry in (wsgi(), asgi()):
-        fields = json.loads(line_of(entry))
+    for line in (line_of(wsgi()), line_of(asgi()), line_of_exchange("json", wsgi())):
+        fields = json.loads(line)
         assert fields["status"] == 404
         assert fields["duration"] == 1.234568
         assert fields["queued"] is None
@@ -333,6 +388,8 @@ def test_queue_time_is_what_passed_between_the_proxy_and_the_worker(form: str) -
 
     for entry in entries:
         assert 2 <= float(compile_format("%(Q)s")(entry)) < 60
+    assert 2 <= float(line_of_exchange("%(Q)s", entries[0])) < 60
+    for entry in entries:
         assert 2 <= json.loads(compile_format("json")(entry))["queued"] < 60
 
 

@@ -46,23 +46,25 @@ def test_lines_that_are_held_go_out_together(tmp_path: Path) -> None:
     log = LogFile.open(tmp_path / "log")
 
     log.write_held()
-    log.held += [b"one\n", b"two\n"]
+    hold = log.line_writer(hold=True)
+    hold("one\n")
+    hold("two \udcff\n")
     assert (tmp_path / "log").read_bytes() == b""
     log.write_held()
     log.write_held()
+    log.line_writer(hold=False)("three\n")
 
-    assert log.may_hold
-    assert (tmp_path / "log").read_bytes() == b"one\ntwo\n"
+    assert (tmp_path / "log").read_bytes() == b"one\ntwo \\udcff\nthree\n"
     log.close()
 
 
 def test_every_line_that_was_held_and_lost_counts() -> None:
     log = LogFile.open(Path("/dev/full"))
 
-    log.held += [b"one\n", b"two\n"]
+    log.held += ["one\n", "two\n"]
     log.write_held()
 
-    assert not log.may_hold
+    assert log.line_writer(hold=True) == log.write_text
     assert log.lost == 2
     log.close()
 

@@ -151,9 +151,9 @@ def test_handlers_of_the_application_get_access_lines_too() -> None:
 
 def test_a_format_that_is_wrong_stops_the_start_but_only_if_it_is_used() -> None:
     with pytest.raises(ConfigError, match="access_log_format: the format cannot be used"):
-        configure(Config(errorlog="error.log", accesslog="a.log", access_log_format="%(s)d"))
+        configure(Config(errorlog="error.log", accesslog="a.log", access_log_format="%(m)d"))
 
-    configure(Config(errorlog="error.log", access_log_format="%(s)d"))
+    configure(Config(errorlog="error.log", access_log_format="%(m)d"))
 
 
 def test_an_atom_that_does_not_exist_is_a_warning() -> None:

@@ -260,9 +260,9 @@ def test_metrics_count_what_the_board_counts(board: Board) -> None:
     assert found['forkmaster_responses_total{code="5xx"}'] == 3
     assert found["http_server_request_duration_seconds_count"] == 13
     assert found["http_server_request_duration_seconds_sum"] == pytest.approx(270.01)
-    assert found['http_server_request_duration_seconds_bucket{le="0.000512"}'] == 0
-    assert found['http_server_request_duration_seconds_bucket{le="0.001024"}'] == 10
-    assert found['http_server_request_duration_seconds_bucket{le="67.108864"}'] == 10
+    assert found['http_server_request_duration_seconds_bucket{le="0.000524288"}'] == 0
+    assert found['http_server_request_duration_seconds_bucket{le="0.001048576"}'] == 10
+    assert found['http_server_request_duration_seconds_bucket{le="68.719476736"}'] == 10
     assert found['http_server_request_duration_seconds_bucket{le="+Inf"}'] == 13
     assert found['forkmaster_exits_total{cause="out_of_memory"}'] == 1
     assert found['forkmaster_workers{state="serving"}'] == 2
