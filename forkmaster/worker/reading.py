@@ -99,8 +99,9 @@ class Reader(Acceptor):
     def _ready(self, connection: Connection) -> None:
         """A connection that is not idle can be read or written."""
         state = connection.state
-        if state == IDLE:
-            self._readable(connection)  # a new one
+        if state == IDLE:  # a new one
+            self._end_run()
+            self._readable(connection)
         elif state == WRITING:
             self._writable(connection)
         elif state == LINGERING:

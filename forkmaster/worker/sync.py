@@ -142,9 +142,10 @@ class SyncWorker(Reactor):
         return now
 
     def _end_run(self) -> None:
-        if self._free_since:
+        if self._free_since > self._run_since:
             self._busy += self._free_since - self._run_since
-            self._free_since = 0
+            self._record = next(self._records)
+        self._free_since = 0
 
     def _tell(self) -> None:
         self._end_run()
@@ -153,7 +154,6 @@ class SyncWorker(Reactor):
         words[BYTES_OUT] += self._bytes_out
         words[BUSY_TIME] += self._busy
         self._bytes_in = self._bytes_out = self._busy = 0
-        self._record = next(self._records)
         if self._hooks.held:
             self._hooks.write_held()
 

@@ -94,12 +94,12 @@ def _serve_some(self: Told) -> None:
 
 
 def _tell(self: Told) -> None:
-    if self.free_since:
+    if self.free_since > self.run_since:
         self.busy += self.free_since - self.run_since
-        self.free_since = 0
+        self.record = next(self.records)
+    self.free_since = 0
     words = self.words
     words[BYTES_IN] += self.bytes_in
     words[BYTES_OUT] += self.bytes_out
     words[BUSY] += self.busy
     self.bytes_in = self.bytes_out = self.busy = 0
-    self.record = next(self.records)

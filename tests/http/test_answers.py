@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import socket
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 from wsgiref.validate import validator
 
@@ -369,6 +371,30 @@ def test_the_slot_tells_what_was_served(kind: str) -> None:
         assert view.counters["bytes_out"] == 2 * len(answer)
         assert view.counters["busy_nanoseconds"] > 0
         assert [(r.target, r.status) for r in view.finished] == [("/two", 200), ("/one", 200)]
+
+
+def test_connections_that_are_accepted_together_have_a_record_each() -> None:
+    begun, let_go = threading.Event(), threading.Event()
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        if environ["PATH_INFO"] == "/first":
+            begun.set()
+            assert let_go.wait(20)
+        start_response("200 OK", [("Content-Length", "0")])
+        return []
+
+    targets = ["/first", "/second", "/third", "/fourth"]
+    with ExitStack() as stack:
+        worker = stack.enter_context(running(application, "sync"))
+        for target in targets:
+            sock = stack.enter_context(worker.connect())
+            sock.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert begun.wait(20)
+        let_go.set()
+        wait_for(lambda: read_slot(worker.slot).requests == 4)
+
+        finished = read_slot(worker.slot).finished
+        assert [request.target for request in reversed(finished)] == targets
 
 
 def test_a_status_of_no_class_is_counted_as_no_answer(kind: str) -> None:
