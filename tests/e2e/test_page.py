@@ -84,7 +84,7 @@ def test_it_shows_what_the_server_does(browser: Browser, monitored: tuple[Server
     with Load(server, clients=2) as load, Load(server, "/slow?3", clients=1):
         server.get("/raise")
         load.wait_for_answers(300)
-        wait_for(lambda: browser.run(TILES).get("busy, of ready", "").endswith("/ 3"), 30)
+        wait_for(lambda: browser.run(TILES).get("busy, of ready", "").endswith("/ 3"))
         wait_for(lambda: len(browser.run("return looks")) > 12 + LONGER, 100)
         wait_for(lambda: "GET /slow?3" in browser.run(WORKERS))
         picture = browser.screenshot()
@@ -101,7 +101,7 @@ def test_it_shows_what_the_server_does(browser: Browser, monitored: tuple[Server
     assert labels[2].endswith("ready 3, wanted 3")
     assert f"127.0.0.1:{server.port} " in labels[3]
     assert labels[4].count("worker ") == 3
-    wait_for(lambda: shown(browser)["requests"] == status_of(url)["requests"], 20)
+    wait_for(lambda: shown(browser)["requests"] == status_of(url)["requests"])
     assert browser.run("return document.querySelector('#app').innerText") == "wsgi_echo"
     assert "sent no heartbeat" in browser.run(
         "return document.querySelector('#incidents').innerText"
@@ -146,7 +146,7 @@ def test_nothing_that_a_client_sends_is_markup(
     server, url = start("sleepy", cwd=tmp_path)
     server.wait_until_ready()
     browser.open(url, width=1200, dark=False)
-    wait_for(lambda: browser.run(CELLS), 30)
+    wait_for(lambda: browser.run(CELLS))
 
     raw = server.send(request_bytes("/?<img/src=x/onerror=document.title=1><script>1</script>"))
     wait_for(lambda: "onerror" in browser.run("return document.querySelector('main').innerText"))
@@ -160,10 +160,10 @@ def test_nothing_that_a_client_sends_is_markup(
 def test_it_says_when_what_it_shows_is_old(browser: Browser, monitored: tuple[Server, str]) -> None:
     server, url = monitored
     browser.open(url, width=800, dark=False)
-    wait_for(lambda: len(browser.run("return looks")) > 1, 30)
+    wait_for(lambda: len(browser.run("return looks")) > 1)
 
     server.stop()
 
     trouble = "return document.querySelector('#trouble').innerText"
-    wait_for(lambda: browser.run(trouble).startswith("The monitor does not answer"), 30)
+    wait_for(lambda: browser.run(trouble).startswith("The monitor does not answer"))
     assert browser.run("return document.querySelector('#app').innerText") == "wsgi_echo"

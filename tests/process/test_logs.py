@@ -371,19 +371,19 @@ def test_syslog_gets_both_logs(serve: Serve, syslogd: tuple[str, socket.socket])
     )
     server.get("/a-line")
 
+    ready = rb"<158>forkmaster\.shop\.error: \[\d+\] ready in \d+ ms: 1 worker"
+    line = rb"<158>forkmaster\.shop\.access: \[\d+\] GET /a-line HTTP/1\.1"
     if daemon.type == socket.SOCK_DGRAM:
-        sources = [daemon, daemon]
-    else:
-        sources = [daemon.accept()[0] for _ in range(2)]  # a connection for each log
-    heard(sources[0], rb"<158>forkmaster\.shop\.error: \[\d+\] ready in \d+ ms: 1 worker")
-    heard(sources[1], rb"<158>forkmaster\.shop\.access: \[\d+\] GET /a-line HTTP/1\.1")
-    for source in sources:
-        source.close()
+        heard(daemon, ready, line)  # in any order
+        return
+    for wanted in (ready, line):  # a connection for each log
+        with daemon.accept()[0] as source:
+            heard(source, wanted)
 
 
-def heard(sock: socket.socket, wanted: bytes) -> None:
-    """Returns when what is wanted has come."""
-    sock.settimeout(10)
+def heard(sock: socket.socket, *wanted: bytes) -> None:
+    """Returns when all that is wanted has come."""
+    sock.settimeout(60)
     seen = b""
-    while not re.search(wanted, seen):
+    while not all(re.search(each, seen) for each in wanted):
         seen += sock.recv(1 << 16) + b"\0"
