@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 from forkmaster.board import layout
 from forkmaster.board.reader import read_slot
 from forkmaster.master import actions, events, incidents, upgrade
+from forkmaster.master.fleet import PROBES, Child
 from forkmaster.master.policy import Role, State
 from forkmaster.master.readings import is_serving
-from forkmaster.master.supervisor import PROBES, Child, Supervisor
+from forkmaster.master.supervisor import Supervisor
 from forkmaster.master.unanswered import log_unanswered
 from forkmaster.system.processes import Exit, reap
 from forkmaster.system.signals import signal_name

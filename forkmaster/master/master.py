@@ -132,22 +132,7 @@ class Master:
         self.observers.append(self.ready_line.observe)
         self._last_words = ""  # why the server has ended
         self._events: deque[events.Event] = deque()
-        self.family = Family(
-            supervisor=self.supervisor,
-            spawner=self.spawner,
-            bindings=bindings,
-            board=board,
-            selector=self.selector,
-            inquests=self.inquests,
-            chronicle=self.chronicle,
-            kernel_kills=self.kernel_kills,
-            ready_line=self.ready_line,
-            server=self.server,
-            processes=self.processes,
-            generations=lambda: self.generations,
-            decide=self._decide,
-            child_exited=lambda gone: self._hook("child_exit", self.server, gone.view),
-        )
+        self.family = self._new_family()
 
     @property
     def loaded(self) -> Loaded:
@@ -163,6 +148,24 @@ class Master:
         )
         bindings = Bindings.adopt(left.listeners)
         return cls(loaded, bindings, board, notifier, Launch(), left)
+
+    def _new_family(self) -> Family:
+        return Family(
+            supervisor=self.supervisor,
+            spawner=self.spawner,
+            bindings=self.bindings,
+            board=self.board,
+            selector=self.selector,
+            inquests=self.inquests,
+            chronicle=self.chronicle,
+            kernel_kills=self.kernel_kills,
+            ready_line=self.ready_line,
+            server=self.server,
+            processes=self.processes,
+            generations=lambda: self.generations,
+            decide=self._decide,
+            child_exited=lambda gone: self._hook("child_exit", self.server, gone.view),
+        )
 
     # --- Life ---------------------------------------------------------------------------------
 

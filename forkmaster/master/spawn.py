@@ -135,7 +135,31 @@ class Spawner:
         `listeners` are those of its generation, `unserved` all others: a child that kept one
         open would keep the port open, after the master has given it up.
         """
-        config = loaded.config
+        process, stacks_fd = self._prepare(serial, generation, role, loaded.config, listeners)
+        output_fd = -1
+        try:
+            if loaded.config.capture_output and role in SPEAKERS:
+                output_fd = self.outputs.pipe_for(process)
+            assignment = self._assignment(process, loaded, listeners, stacks_fd, output_fd)
+            self._start(process, assignment, loaded, siblings, unserved)
+        except OSError:
+            self.outputs.drop(process)
+            self.forget(process)
+            raise
+        finally:
+            if output_fd >= 0:
+                os.close(output_fd)
+        return process
+
+    def _prepare(
+        self,
+        serial: int,
+        generation: int,
+        role: Role,
+        config: Config,
+        listeners: tuple[socket.socket, ...],
+    ) -> tuple[Process, int]:
+        """What a child has on the board, and the descriptor of its file for stacks."""
         slot = self.board.new_slot(serial, generation)
         if role is not Role.WORKER:  # which finds its kind when it has loaded the application
             slot.words[layout.KIND] = layout.KINDS.index(role.value)
@@ -146,20 +170,24 @@ class Spawner:
             self.board.drop(serial)
             raise
         view = WorkerView(serial, config, listeners, slot, role.value)
-        process = Process(serial, generation, role, slot, cell, view, monotonic())
-        try:
-            captures = config.capture_output and role in SPEAKERS
-            output_fd = self.outputs.pipe_for(process) if captures else -1
-        except OSError:
-            self.forget(process)
-            raise
-        assignment = Assignment(
-            serial=serial,
-            generation=generation,
+        return Process(serial, generation, role, slot, cell, view, monotonic()), stacks_fd
+
+    def _assignment(
+        self,
+        process: Process,
+        loaded: Loaded,
+        listeners: tuple[socket.socket, ...],
+        stacks_fd: int,
+        output_fd: int,
+    ) -> Assignment:
+        config = loaded.config
+        return Assignment(
+            serial=process.serial,
+            generation=process.generation,
             config=config,
             listeners=listeners,
-            slot=slot,
-            balance=self.balance.share(cell),
+            slot=process.slot,
+            balance=self.balance.share(process.cell),
             handoff=self._handoff,
             liveness_fd=self._liveness,
             announce_fd=self._announce,
@@ -169,19 +197,9 @@ class Spawner:
             folder=str(config.chdir or loaded.folder),
             preloaded=False,
             server=self.server,
-            view=view,
+            view=process.view,
             encryption=encryption_of(config),
         )
-        try:
-            self._start(process, assignment, loaded, siblings, unserved)
-        except OSError:
-            self.outputs.drop(process)
-            self.forget(process)
-            raise
-        finally:
-            if output_fd >= 0:
-                os.close(output_fd)
-        return process
 
     def forget(self, process: Process) -> None:
         """Give back what a child had that is gone, or never came."""

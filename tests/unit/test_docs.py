@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from forkmaster.master.escalation import ESCALATION
 from forkmaster.master.master import SIGNALS
 from forkmaster.master.policy import State
-from forkmaster.master.supervisor import ESCALATION
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -21,7 +21,7 @@ MAKERS = {
     "master/master.py": ("_perform",),
     "master/memory.py": ("_over_limit", "_under_pressure"),
     "master/startup.py": ("_doubts",),
-    "master/supervisor.py": ("_overdue", "_judge_request"),
+    "master/escalation.py": ("_overdue", "_judge_request"),
     "system/processes.py": ("__str__",),
     "worker/fork_safety.py": ("_thread_problems", "_socket_problems"),
 }

@@ -36,8 +36,9 @@ from forkmaster.master.events import (
     Stop,
     Tick,
 )
+from forkmaster.master.fleet import SERVING
 from forkmaster.master.policy import Policy, Role, State
-from forkmaster.master.supervisor import SERVING, Supervisor
+from forkmaster.master.supervisor import Supervisor
 
 FLEETS = int(os.environ.get("FORKMASTER_FLEETS", "60"))
 

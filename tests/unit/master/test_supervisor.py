@@ -22,6 +22,7 @@ from forkmaster.master.actions import (
     RollBack,
     Wait,
 )
+from forkmaster.master.escalation import LATE
 from forkmaster.master.events import (
     Aim,
     Exited,
@@ -39,7 +40,7 @@ from forkmaster.master.events import (
     Upgrade,
 )
 from forkmaster.master.policy import Role, State
-from forkmaster.master.supervisor import LATE, Supervisor
+from forkmaster.master.supervisor import Supervisor
 from tests.unit.master.fleet import Fleet, signalled, spawned, verdicts
 
 # --- Start and crash --------------------------------------------------------------------------
