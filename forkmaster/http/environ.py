@@ -4,14 +4,13 @@ An `Origin` stands for where requests come from: one listener, one scheme, peers
 to tell of the client before them or peers that are not.  All its requests share a template, and
 a memory of what it has read.
 
-**Two caches.**  A header line is remembered with its environ key and value; a whole block of
-header lines with the environ it makes and the framing it asks for.  A client, or a proxy, sends
-the same block with request after request, so most requests cost one dict look-up and one
-`dict.copy` whatever the number of their headers: 0.4 µs with 2 headers and 0.7 with 12, where 12
-with another cookie each time cost 5.0, nearly what httptools takes for all (scripts/bench_head.py).
-Both caches are bounded, and emptied when full: a client that never repeats itself gains nothing
-and costs nobody anything.  Credentials are kept out of the cache of lines; in that of blocks they
-are forgotten with the rest, and live no longer than in the sessions of an application.
+**Two caches.**  A header line is remembered with its environ key and value; a whole block of header
+lines with the environ it makes and the framing it asks for.  A client, or a proxy, sends the same
+block with request after request, so most requests cost one dict look-up and one `dict.copy`
+whatever the number of their headers: 0.4 µs with 2 headers and 0.7 with 12, where 12 with another
+cookie each time cost 5.0, nearly what httptools takes for all (scripts/bench_head.py).  Both are
+bounded (caches.py).  Credentials are kept out of the cache of lines; in that of blocks they are
+forgotten with the rest, and live no longer than in the sessions of an application.
 
 `Proxy` is never mapped: it would become HTTP_PROXY, which libraries take for their configuration
 (CVE-2016-5385).
@@ -21,6 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from forkmaster.http.caches import keep_block, keep_line
 from forkmaster.http.errors import Refused
 from forkmaster.http.head import (
     HEAD_END,
@@ -43,10 +43,6 @@ from forkmaster.http.trust import Peers, Trust
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Entries and bytes per cache: about 1 MiB for each origin in the worst case.
-_LINES, _LONGEST_LINE = 2048, 256
-_BLOCKS, _LONGEST_BLOCK = 256, 2048
-_WHOLE, _LONGEST_WHOLE = 256, 2048
 # Hashes of what was seen once, 32 bytes each.
 _SEEN = 1024
 
@@ -157,17 +153,14 @@ class Origin:
         if not fields.plain:
             return None
         keep_alive = fields.keep_alive if line.protocol == "HTTP/1.1" else fields.keep_alive_http10
-        if len(data) <= _LONGEST_WHOLE:
-            # Kept at the second sight: most that never come again would only push others out.
-            seen = hash(data)
-            if seen not in self._seen:
-                if len(self._seen) >= _SEEN:
-                    self._seen.clear()
-                self._seen.add(seen)
-            else:
-                if len(self._whole) >= _WHOLE:
-                    self._whole.clear()
-                self._whole[data] = environ.copy(), line, keep_alive
+        # Kept at the second sight: most that never come again would only push others out.
+        seen = hash(data)
+        if seen in self._seen:
+            keep_block(self._whole, data, (environ.copy(), line, keep_alive))
+        else:
+            if len(self._seen) >= _SEEN:
+                self._seen.clear()
+            self._seen.add(seen)
         return environ, line, keep_alive
 
     def read(self, head: bytes) -> tuple[dict[str, Any], RequestLine, Fields]:
@@ -215,10 +208,7 @@ class Origin:
 
     def _read_line(self, first: bytes) -> RequestLine:
         line = parse_request_line(first, self.limits)
-        if len(first) <= _LONGEST_LINE:
-            if len(self._requests) >= _LINES:
-                self._requests.clear()
-            self._requests[first] = line
+        keep_line(self._requests, first, line)
         return line
 
     def _read_block(self, block: bytes) -> Fields:
@@ -243,10 +233,7 @@ class Origin:
         if schemes:
             environ["wsgi.url_scheme"] = schemes
         fields = self._interpret(environ, bits)
-        if len(block) <= _LONGEST_BLOCK:
-            if len(self._blocks) >= _BLOCKS:
-                self._blocks.clear()
-            self._blocks[block] = fields
+        keep_block(self._blocks, block, fields)
         return fields
 
     def _read_field(self, text: bytes) -> _Entry:
@@ -261,10 +248,8 @@ class Origin:
         if name.lower == "host":
             check_host(value)
         entry = (name.key, value, name.special)
-        if name.is_cached and len(text) <= _LONGEST_LINE:
-            if len(self._lines) >= _LINES:
-                self._lines.clear()
-            self._lines[text] = entry
+        if name.is_cached:
+            keep_line(self._lines, text, entry)
         return entry
 
     def _read_name(self, text: bytes) -> _Name:

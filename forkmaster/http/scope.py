@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from forkmaster.http.caches import keep_block, keep_line
 from forkmaster.http.errors import Refused
 from forkmaster.http.head import (
     SINGLE,
@@ -36,10 +37,6 @@ from forkmaster.http.trust import AllowList, Peers, Trust
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
-
-
-_LINES, _LONGEST_LINE = 2048, 256
-_BLOCKS, _LONGEST_BLOCK = 256, 2048
 
 # Unique to each client, and nothing to keep copies of.
 _UNCACHED = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
@@ -175,10 +172,7 @@ class ScopeReader:
             line.protocol[5:],
             line.authority,
         )
-        if len(first) <= _LONGEST_LINE:
-            if len(self._targets) >= _LINES:
-                self._targets.clear()
-            self._targets[first] = target
+        keep_line(self._targets, first, target)
         return target
 
     def _read_block(self, block: bytes) -> Fields:
@@ -195,10 +189,7 @@ class ScopeReader:
             if name:
                 headers.append((name, value))
         fields = self._interpret(headers, specials)
-        if len(block) <= _LONGEST_BLOCK:
-            if len(self._blocks) >= _BLOCKS:
-                self._blocks.clear()
-            self._blocks[block] = fields
+        keep_block(self._blocks, block, fields)
         return fields
 
     def _read_field(self, text: bytes) -> _Entry:
@@ -220,10 +211,8 @@ class ScopeReader:
         if name == "host":
             check_host(value)
         entry = (raw, value.encode("latin-1"), special)
-        if len(text) <= _LONGEST_LINE and raw not in _UNCACHED:
-            if len(self._lines) >= _LINES:
-                self._lines.clear()
-            self._lines[text] = entry
+        if raw not in _UNCACHED:
+            keep_line(self._lines, text, entry)
         return entry
 
     def _interpret(

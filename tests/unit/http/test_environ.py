@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from forkmaster.http import caches
 from forkmaster.http import environ as module
 from forkmaster.http.errors import Refused
 from forkmaster.http.trust import AllowList, Trust
@@ -148,8 +149,8 @@ def test_a_unix_socket_has_the_name_that_was_asked_for(head: bytes, name: str, p
 
 
 def test_the_caches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LINES", 8)
-    monkeypatch.setattr(module, "_BLOCKS", 4)
+    monkeypatch.setattr(caches, "LINES", 8)
+    monkeypatch.setattr(caches, "BLOCKS", 4)
     reader = origin()
 
     for number in range(100):
@@ -222,7 +223,7 @@ def test_a_refused_request_is_refused_every_time() -> None:
 def test_whole_requests_are_kept_at_the_second_sight_and_few_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_WHOLE", 8)
+    monkeypatch.setattr(caches, "BLOCKS", 8)
     monkeypatch.setattr(module, "_SEEN", 8)
     reader = origin()
     several = [b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % n for n in range(100)]
