@@ -38,8 +38,9 @@ from forkmaster.http.head import Limits
 from forkmaster.http.response import SERVER, Tails
 from forkmaster.http.scope import ScopeReader
 from forkmaster.http.trust import AllowList, Trust
+from forkmaster.worker.asgi_exchange import Exchange
 from forkmaster.worker.asgi_hooks import HookedApplication
-from forkmaster.worker.asgi_http import LAST_WORDS, Connection, Exchange, HTTPConnection
+from forkmaster.worker.asgi_http import LAST_WORDS, Connection, HTTPConnection
 from forkmaster.worker.asgi_options import with_uvicorn_options
 from forkmaster.worker.asgi_proxy import ProxyGate
 from forkmaster.worker.asgi_websocket import UvicornConfig, WebSockets, follow_our_log

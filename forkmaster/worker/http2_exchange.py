@@ -29,8 +29,10 @@ from forkmaster.http.response import (
 )
 from forkmaster.http.streamed import StreamedFrames
 from forkmaster.logs.access import CLIENT_LEFT
-from forkmaster.worker.asgi_http import HIGH_WATER, Exchange, log_failure, shown_client
+from forkmaster.worker.asgi_exchange import Exchange, shown_client
+from forkmaster.worker.asgi_http import HIGH_WATER
 from forkmaster.worker.asgi_websocket import Session
+from forkmaster.worker.failures import log_failure
 from forkmaster.worker.request_hooks import ending_of
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from forkmaster.system.poller import READ, Waker
 from forkmaster.worker.connection import BODY, HEAD, IDLE, WRITING, Connection
 from forkmaster.worker.connections import SECOND, nanoseconds
 from forkmaster.worker.exchange import ClientGoneError, Exchange
+from forkmaster.worker.failures import log_failure
 from forkmaster.worker.limits import WorkerLimits
 from forkmaster.worker.reading import Reader
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("forkmaster.error")
 
 _EVENTS = 256
-_OURS = ("forkmaster.worker", "forkmaster.http")
 
 
 class Reactor(Reader):
@@ -255,7 +255,7 @@ class Reactor(Reader):
             exchange.client_left = True
         else:
             self._count_error()
-            _log_failure(exchange, exc)
+            log_failure(exchange, exc)
             if not exchange.streaming:
                 self._send_error(exchange)
         try:
@@ -263,7 +263,7 @@ class Reactor(Reader):
         except BaseException as close_exc:  # the application's, as above
             if self._asked_to_quit and isinstance(close_exc, SystemExit):
                 raise
-            _log_failure(exchange, close_exc)
+            log_failure(exchange, close_exc)
         return True
 
     def _count_error(self) -> None:
@@ -289,19 +289,3 @@ class Reactor(Reader):
     def _tell(self) -> None:
         """Tell the board and the access log of the requests since the last time."""
         raise NotImplementedError
-
-
-def _log_failure(exchange: Exchange, exc: BaseException) -> None:
-    """One record: the request, and the application's frames."""
-    tb = exc.__traceback__
-    while tb is not None and tb.tb_frame.f_globals.get("__package__", "") in _OURS:
-        tb = tb.tb_next
-    if tb is None and isinstance(exc, (TypeError, ValueError, AssertionError)):
-        log.error("%s: %s", exchange, exc)  # raised by us, about what the application did
-    else:
-        log.error(
-            "%s: the application raised %s",
-            exchange,
-            type(exc).__name__,
-            exc_info=(type(exc), exc, tb),
-        )

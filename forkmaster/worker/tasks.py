@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from forkmaster.worker.asgi_http import Exchange
+from forkmaster.worker.asgi_exchange import Exchange
 from forkmaster.worker.asgi_websocket import Session
 from forkmaster.worker.child import DUMP_SIGNAL
 

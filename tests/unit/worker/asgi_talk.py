@@ -15,7 +15,8 @@ from forkmaster.http.head import Limits
 from forkmaster.http.response import Tails
 from forkmaster.http.scope import ScopeReader
 from forkmaster.http.trust import AllowList, Trust
-from forkmaster.worker.asgi_http import Connection, Exchange, HTTPConnection
+from forkmaster.worker.asgi_exchange import Exchange
+from forkmaster.worker.asgi_http import Connection, HTTPConnection
 from forkmaster.worker.ledger import Ledger
 
 Application = Callable[..., Awaitable[None]]

@@ -13,7 +13,7 @@ import pytest
 from forkmaster.board import layout
 from forkmaster.board.counters import read_counters
 from forkmaster.board.slot import Slot
-from forkmaster.worker.asgi_http import Exchange
+from forkmaster.worker.asgi_exchange import Exchange
 from tests.http.test_answers import REFUSED as ANSWERS
 from tests.unit.http.test_body import REFUSED as BODY
 from tests.unit.http.test_head import REFUSED as HEAD
