@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # 1 MiB: above nearly all forms and API calls, and 1000 clients that send so much fit in memory.
 SPOOL_AT = 1 << 20
 
+# 4 KiB: what is shorter is put together at once.
+_PIECE = 4 << 10
+
 # A size line longer than this has no honest purpose; extensions are never used in practice.
 _SIZE_LINE = 1024
 # All extensions of one body: each chunk of one byte with 1 KiB of extension would be 1000 times
@@ -43,12 +46,12 @@ _CHUNK_HEAD = re.compile(rb"([0-9A-Fa-f]{1,15})((?:;%s(?:=(?:%s|%s))?)*)" % (TOK
 class Body:
     """What both kinds share: where the bytes go."""
 
-    __slots__ = ("_file", "_memory", "limit", "received")
+    __slots__ = ("_file", "_pieces", "limit", "received")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.received = 0
-        self._memory = bytearray()
+        self._pieces: list[bytes | bytearray] = []
         self._file: IO[bytes] | None = None
 
     def feed(self, data: bytes) -> bytes | None:
@@ -68,13 +71,14 @@ class Body:
         if self._file is not None:
             self._file.seek(0)
             return self._file
-        return io.BytesIO(self._memory)
+        # Which shares the bytes that it is made from: a body is copied once, or not at all.
+        return io.BytesIO(b"".join(self._pieces))
 
     def discard(self) -> None:
         """Give up what was received."""
         if self._file is not None:
             self._file.close()
-        self._memory = bytearray()
+        self._pieces = []
 
     def _keep(self, data: bytes | memoryview) -> None:
         self.received += len(data)
@@ -82,14 +86,24 @@ class Body:
             raise Refused(413, "the body is too large (limit_request_body)")
         if self._file is None:
             if self.received <= SPOOL_AT:
-                self._memory += data
+                self._add(data)
                 return
             # Not SpooledTemporaryFile: in Python 3.11 it has no readable(), so that
             # io.TextIOWrapper refuses it.
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the owner
-            self._file.write(self._memory)
-            self._memory = bytearray()
+            self._file.writelines(self._pieces)
+            self._pieces = []
         self._file.write(data)
+
+    def _add(self, data: bytes | memoryview) -> None:
+        """Keep it in memory, which one that sends a byte at a time must not make many times it."""
+        pieces = self._pieces
+        if len(data) >= _PIECE:
+            pieces.append(bytes(data))  # itself, unless it is a view of more
+        elif pieces and type(pieces[-1]) is bytearray:
+            pieces[-1] += data
+        else:
+            pieces.append(bytearray(data))
 
 
 class LengthBody(Body):

@@ -18,21 +18,19 @@ class StreamedBody(Body):
     @property
     def waiting(self) -> int:
         """How many bytes have come and are not taken."""
-        return len(self._memory)
+        return sum(map(len, self._pieces))
 
     def take(self) -> bytes:
         """What has come since the last time."""
-        if not self._memory:
-            return b""
-        data = bytes(self._memory)
-        self._memory = bytearray()
+        data = b"".join(self._pieces)
+        self._pieces.clear()
         return data
 
     def _keep(self, data: bytes | memoryview) -> None:
         self.received += len(data)
         if 0 < self.limit < self.received:
             raise Refused(413, "the body is too large (limit_request_body)")
-        self._memory += data
+        self._add(data)
 
 
 class StreamedLength(StreamedBody, LengthBody):

@@ -28,6 +28,7 @@ from forkmaster.errors import AppError, BootError, ForkmasterError
 from forkmaster.logs import losses
 from forkmaster.logs import setup as logs
 from forkmaster.system import privileges, processes
+from forkmaster.system.allocator import keep_freed_memory
 from forkmaster.system.signals import unblock_signals
 from forkmaster.system.stack import with_room
 from forkmaster.worker import application, warmup
@@ -144,6 +145,7 @@ class Child:
         self.worker = make(self.assignment, self.loaded)
         if self.config.post_worker_init is not None:
             self.config.post_worker_init(self.view)
+        keep_freed_memory()
         with_room(self.worker.serve, self.on_ready)
 
     def enter(self, role: str) -> None:

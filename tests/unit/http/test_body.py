@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 
 import pytest
 
@@ -135,6 +137,27 @@ def test_a_large_body_goes_to_a_file(size: int) -> None:
     assert body.is_spooled == (size > SPOOL_AT)
     with body.stream() as stream:
         assert len(stream.read()) == size
+
+
+@pytest.mark.parametrize("step", [1, 100, 4095, 4096, 5000, 1 << 20])
+def test_a_body_in_pieces_of_any_size_takes_little_more_memory_than_its_bytes(step: int) -> None:
+    data = os.urandom(100_000)
+    body = LengthBody(len(data))
+
+    for at in range(0, len(data), step):
+        body.feed(data[at : at + step])
+
+    held = sum(sys.getsizeof(piece) for piece in body._pieces)
+    assert held < len(data) * 1.2 + 1000
+    assert body.stream().read() == data
+
+
+def test_a_body_that_came_at_once_is_not_copied() -> None:
+    data = os.urandom(100_000)
+    body = LengthBody(len(data))
+    body.feed(data)
+
+    assert body.stream().read() is data
 
 
 @pytest.mark.parametrize("size", [10, SPOOL_AT + 10])
