@@ -83,13 +83,16 @@ def main() -> None:
 
 
 def write(tables: list[Table], missing: list[str]) -> None:
-    """Replace the measured part of the page."""
+    """Replace what was measured in the page; tables that were not measured now stay."""
     text = PAGE.read_text()
     head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
+    before, _, tail = rest.partition(END)
+    shown = {part.partition("\n")[0]: part for part in re.split(r"^### ", before, flags=re.M)[1:]}
+    for table in tables:
+        shown[table.title] = markdown(table).removeprefix("### ") + "\n"
     left_out = "".join(f"Left out: {reason}.\n" for reason in missing)
-    measured = "\n".join(markdown(table) for table in tables)
-    PAGE.write_text(f"{head}{BEGIN}\n{about()}\n{left_out}\n{measured}\n{END}{tail}")
+    measured = "".join(f"### {part}" for part in shown.values())
+    PAGE.write_text(f"{head}{BEGIN}\n{about()}\n{left_out}\n{measured}{END}{tail}")
 
 
 def about() -> str:
