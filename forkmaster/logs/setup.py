@@ -225,7 +225,7 @@ def access_writer(config: Config, *, hold: bool = False) -> Callable[[AccessEntr
     """
     write = _line_writer(config, hold=hold)
     if write is not None and config.access_log_skip:
-        write = _but(config.access_log_skip, write)
+        write = _but(_skipper(config.access_log_skip), write)
     if _logs.statsd is None:
         return write
     tell = _logs.statsd.request
@@ -253,16 +253,24 @@ def exchange_writer(
     See `compile_exchange_writer`.
     """
     file = access_file()
-    custom = _custom_writer()
-    if file is None or custom is not None or config.access_log_skip or _logs.statsd is not None:
+    if file is None or _custom_writer() is not None or _logs.statsd is not None:
         return otherwise
-    return compile_exchange_writer(
+    write = compile_exchange_writer(
         config.access_log_format,
         file.line_writer(hold=hold),
         otherwise,
         serial=serial,
         generation=generation,
     )
+    if not config.access_log_skip:
+        return write
+    is_skipped = _skipper(config.access_log_skip)
+
+    def write_others(exchange: ExchangeT, duration: int) -> None:
+        if exchange.client_left or not is_skipped(exchange.line.target, exchange.code):
+            write(exchange, duration)
+
+    return write_others
 
 
 def _custom_writer() -> Callable[[AccessEntry], object] | None:
@@ -310,16 +318,23 @@ def access_file() -> LogFile | None:
     return None
 
 
-def _but(
-    skipped: tuple[str, ...], write: Callable[[AccessEntry], object]
-) -> Callable[[AccessEntry], object]:
-    """`write`, but for the paths of access_log_skip; whoever probes wants to see what failed."""
+def _skipper(skipped: tuple[str, ...]) -> Callable[[str, int], bool]:
+    """Whether a target with that status gets no line; whoever probes wants to see what failed."""
     paths = frozenset(path for path in skipped if not path.endswith("*"))
     starts = tuple(path[:-1] for path in skipped if path.endswith("*"))
 
+    def is_skipped(target: str, status: int) -> bool:
+        path = target.partition("?")[0]
+        return status < 400 and (path in paths or path.startswith(starts))
+
+    return is_skipped
+
+
+def _but(
+    is_skipped: Callable[[str, int], bool], write: Callable[[AccessEntry], object]
+) -> Callable[[AccessEntry], object]:
     def write_others(entry: AccessEntry) -> None:
-        path = entry.target.partition("?")[0]
-        if entry.status >= 400 or not (path in paths or path.startswith(starts)):
+        if not is_skipped(entry.target, entry.status):
             write(entry)
 
     return write_others

@@ -8,7 +8,7 @@ import logging.config
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,15 @@ from forkmaster.addresses import TCPAddress
 from forkmaster.config.table import Config
 from forkmaster.errors import ConfigError, ForkmasterError
 from forkmaster.logs import losses, setup
-from forkmaster.logs.access import AccessEntry
-from forkmaster.logs.setup import access_writer, configure, lost_lines, reopen
+from forkmaster.logs.access import CLIENT_LEFT, AccessEntry
+from forkmaster.logs.setup import (
+    access_writer,
+    configure,
+    exchange_writer,
+    lost_lines,
+    reopen,
+)
+from tests.unit.logs.test_access import exchange_of
 
 NAMES = ("forkmaster.error", "forkmaster.access", "gunicorn.error", "gunicorn.access", "root")
 ENTRY = AccessEntry("127.0.0.1", "GET", "/?%s", "HTTP/1.1", 200, 12, 1_000_000)
@@ -412,35 +419,51 @@ def test_lines_that_are_lost_are_counted_on_the_board() -> None:
     assert counted == 2
 
 
-def written(write: Callable[[AccessEntry], None] | None, *requests: tuple[str, int]) -> str:
-    """What is in the access log after these requests."""
-    assert write is not None
-    for target, status in requests:
-        write(AccessEntry("127.0.0.1", "GET", target, "HTTP/1.1", status, 0, 0))
-    return Path("access.log").read_text()
+PROBES = (
+    ("/healthz", 200),
+    ("/healthz?verbose", 204),
+    ("/healthz/", 200),
+    ("/probe/a/b", 302),
+    ("/probe", 200),
+    ("/healthz", 503),
+    ("/", 200),
+)
 
 
-def test_probes_get_no_line_unless_they_fail() -> None:
+@pytest.mark.parametrize("worker", ["any", "wsgi"])
+def test_probes_get_no_line_unless_they_fail(worker: str) -> None:
     config = Config(
         errorlog="error.log",
         accesslog="access.log",
-        access_log_format="%(U)s %(s)s",
+        access_log_format="%(r)s %(s)s",
         access_log_skip=("/healthz", "/probe/*"),
     )
     configure(config)
-
-    lines = written(
-        access_writer(config),
-        ("/healthz", 200),
-        ("/healthz?verbose", 204),
-        ("/healthz/", 200),
-        ("/probe/a/b", 302),
-        ("/probe", 200),
-        ("/healthz", 503),
-        ("/", 200),
+    write = access_writer(config)
+    assert write is not None
+    left: list[object] = []
+    write_exchange = exchange_writer(
+        config, lambda exchange, _: left.append(exchange), serial=1, generation=0, hold=False
     )
 
-    assert lines == "/healthz/ 200\n/probe 200\n/healthz 503\n/ 200\n"
+    for target, status in PROBES:
+        entry = AccessEntry("127.0.0.1", "GET", target, "HTTP/1.1", status, 0, 0, environ={})
+        if worker == "any":
+            write(entry)
+        else:
+            write_exchange(exchange_of(entry), 0)
+    gone = exchange_of(
+        AccessEntry("", "GET", "/healthz", "HTTP/1.1", 0, 0, 0, environ={}, ending=CLIENT_LEFT)
+    )
+    write_exchange(gone, 0)
+
+    assert left == [gone]
+    assert Path("access.log").read_text().splitlines() == [
+        "GET /healthz/ HTTP/1.1 200",
+        "GET /probe HTTP/1.1 200",
+        "GET /healthz HTTP/1.1 503",
+        "GET / HTTP/1.1 200",
+    ]
 
 
 def test_requests_are_told_to_statsd_with_and_without_a_line() -> None:
