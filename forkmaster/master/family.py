@@ -136,25 +136,27 @@ class Family:
         except BlockingIOError:
             pass  # the byte was read together with another one
         for zygote in [p for p in self.processes.values() if p.link is not None]:
-            self._answered(zygote)  # so that a worker has a pid before it is ready
-        for serial, process in list(self.processes.items()):
-            words = process.slot.words
-            child = self.supervisor.children.get(serial)
-            if child is None:
-                continue
-            if child.state is State.STARTING and words[layout.READY]:
-                took = words[layout.READY] / 1e9 - process.born
-                log.log(
-                    routine(process), "%s ready after %.2f s (pid %d)", process, took, process.pid
-                )
-                process.view.booted = True
-                self.decide(events.Ready(serial))
-            # The same byte may announce all of these.
-            if words[layout.FLAGS] & layout.WANT_RECYCLE and not child.recycle:
-                reason = words[layout.FLAGS] >> layout.WANT_RECYCLE_REASON_SHIFT
-                self.decide(events.Recycle(serial, layout.RECYCLE_REASONS[reason]))
-            if words[layout.FLAGS] & layout.LEFT and not child.has_left:
-                self.decide(events.Left(serial))
+            self._answered(zygote)
+        for process in list(self.processes.values()):
+            self._look_at(process)
+
+    def _look_at(self, process: Process) -> None:
+        child = self.supervisor.children.get(process.serial)
+        # A worker may be ready before its zygote has told that it exists.
+        if child is None or process.pid == 0:
+            return
+        words = process.slot.words
+        if child.state is State.STARTING and words[layout.READY]:
+            took = words[layout.READY] / 1e9 - process.born
+            log.log(routine(process), "%s ready after %.2f s (pid %d)", process, took, process.pid)
+            process.view.booted = True
+            self.decide(events.Ready(process.serial))
+        # The same byte may announce all of these.
+        if words[layout.FLAGS] & layout.WANT_RECYCLE and not child.recycle:
+            reason = words[layout.FLAGS] >> layout.WANT_RECYCLE_REASON_SHIFT
+            self.decide(events.Recycle(process.serial, layout.RECYCLE_REASONS[reason]))
+        if words[layout.FLAGS] & layout.LEFT and not child.has_left:
+            self.decide(events.Left(process.serial))
 
     def _answered(self, zygote: Process) -> None:
         """A zygote has forked, or could not."""
@@ -166,6 +168,7 @@ class Family:
                 continue
             process.is_born(answer.pid)
             self._log_start(process)
+            self._look_at(process)
             ended = self._strangers.pop(answer.pid, None)
             if ended is not None:
                 self._bury(process, ended)

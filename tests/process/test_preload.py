@@ -51,6 +51,29 @@ def test_the_zygote_imports_and_the_master_is_the_parent(serve: Serve, kind: Kin
     assert answer["pid"] in server.workers()
 
 
+def test_a_worker_can_be_ready_before_its_zygote_tells_of_it(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "slow_fork.py").write_text(
+        """
+import os, time
+from hello import application
+
+zygote = os.getpid()
+# Not in the process between the zygote and the worker, for which the worker waits.
+os.register_at_fork(after_in_parent=lambda: os.getpid() == zygote and time.sleep(0.5))
+"""
+    )
+    server = serve(
+        *("-w", "2", "--preload", "--log-level", "debug"),
+        *("--pythonpath", f"{tmp_path},{Path(__file__).parents[1] / 'apps'}", "slow_fork"),
+    )
+    server.wait_until_ready(2)
+
+    for pid in server.workers():
+        (started,) = server.lines(rf"worker \d started \(pid {pid},")
+        (ready,) = server.lines(rf"worker \d ready after .* \(pid {pid}\)")
+        assert started.start() < ready.start()
+
+
 def test_a_worker_imports_nothing_after_the_fork(serve: Serve, kind: Kind, tmp_path: Path) -> None:
     config = tmp_path / "imports.py"
     config.write_text(
