@@ -327,13 +327,14 @@ class Acceptor(Connections):
         while self._handoff is not None and self._take_over():
             pass
         self.assignment.has_left()
-        # With reload none is answered once more: it would be by the old code.
-        linger = 0 if self.config.reload else min(LINGER, self._keepalive)
+        # Also for what becomes idle from now on.  With reload none is answered once more: it would
+        # be by the old code.
+        self._keepalive = 0 if self.config.reload else min(LINGER, self._keepalive)
         now = monotonic_ns()
         for connection in list(self._connections.values()):
             # An idle one may be popped meanwhile by the thread that passes it on.
             if connection.fd in self._idle or connection.state in (PROXY, HANDSHAKE):
-                self._watch(connection, now + linger)
+                self._watch(connection, now + self._keepalive)
 
     def _accept_queued(self, listener: Listener) -> None:
         # Bounded by the queue's length: under load a sibling's clients never end.

@@ -444,10 +444,11 @@ class ThreadedWorker(Reactor):
             connection.exchange = None
             connection.state = IDLE
             connection.served = True
+            # First idle, then its deadline: a reactor that leaves shortens the time of idle ones in
+            # the opposite order.  Then in the poller: from there on it is the reactor's again.
+            self._idle[connection.fd] = connection
             connection.deadline = now + self._keepalive
             unlisted = connection.deadline < connection.listed
-            # First idle, then in the poller: from there on it is the reactor's again.
-            self._idle[connection.fd] = connection
             try:
                 self._wait_for(connection, READ)
             except (OSError, ValueError):

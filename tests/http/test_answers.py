@@ -353,6 +353,46 @@ def test_draining_answers_once_more_and_ends(kind: str) -> None:
         late.close()
 
 
+LONG = 16 << 20
+
+
+def test_a_long_answer_that_ends_while_draining_is_followed_by_a_short_wait(kind: str) -> None:
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", str(LONG))])
+        return [bytes(LONG)]
+
+    with running(application, kind, keepalive=600) as worker, worker.connect(60) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert sock.recv(1)
+        worker.worker.drain()
+        wait_for(lambda: worker.slot.words[layout.FLAGS] & layout.LEFT)
+
+        answer = read_to_end(sock)
+
+    assert b"\r\nConnection: close" not in answer[:1000]  # nobody knew when it began
+    assert len(answer) > LONG
+
+
+def test_a_thread_that_answers_while_its_worker_leaves_does_not_keep_it() -> None:
+    begun, let_go = threading.Event(), threading.Event()
+
+    def post_request(worker: object, request: object) -> None:
+        begun.set()
+        assert let_go.wait(20)
+
+    with (
+        running(hello, "threaded", keepalive=600, post_request=post_request) as worker,
+        worker.connect(60) as sock,
+    ):
+        ask(sock, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert begun.wait(20)
+        worker.worker.drain()
+        wait_for(lambda: worker.slot.words[layout.FLAGS] & layout.LEFT)
+        let_go.set()
+
+        assert sock.recv(1) == b""
+
+
 def test_the_slot_tells_what_was_served(kind: str) -> None:
     with running(hello, kind) as worker:
         worker.ask(b"GET /one HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
