@@ -223,12 +223,17 @@ class Server:
         (folder,) = reader.find_boards(self.board_folder)
         return reader.read_board(folder.path)
 
-    def wait_until_running(self, count: int = 1) -> None:
-        """Returns when so many requests are inside the application."""
-        wait_for(
-            lambda: sum(len(child.in_flight) for child in self.board().children) >= count,
-            what=f"{count} requests in flight",
-        )
+    def wait_until_running(self, count: int = 1, target: str = "/") -> None:
+        """Returns when so many requests are inside the application, and no others.
+
+        `target` is how theirs begins.  One before that was answered may not have ended yet.
+        """
+
+        def running() -> bool:
+            shown = [request for child in self.board().children for request in child.in_flight]
+            return len(shown) >= count and all(each.target.startswith(target) for each in shown)
+
+        wait_for(running, what=f"{count} requests in flight")
 
     def wait_until_draining(self) -> None:
         """Returns when a worker has begun to drain."""

@@ -42,7 +42,7 @@ def test_a_hang_is_one_record_written_before_the_worker_is_ended(
 
     if kind.name == "asgi":
         server.send(request_bytes("/slow?40"))
-        server.wait_until_running()
+        server.wait_until_running(target="/slow")
     server.send(request_bytes("/block?60"))
     server.wait_until_ready(2)
     incident = the_incident(tmp_path / "i")
@@ -117,7 +117,7 @@ def test_a_sudden_death_names_the_last_requests(serve: Serve, kind: Kind, tmp_pa
     server = serve(*kind.arguments, "--incident-dir", str(tmp_path), kind.app).wait_until_ready()
     server.get("/pid")
     server.send(request_bytes("/slow?30"))
-    server.wait_until_running()
+    server.wait_until_running(target="/slow")
     server.expect(r"worker 1 \(pid \d+\) was killed by SIGSEGV, serving GET /slow\?30")
 
     os.kill(server.workers()[0], signal.SIGSEGV)

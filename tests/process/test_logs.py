@@ -119,7 +119,7 @@ def test_every_request_has_a_line_however_it_ends(
     for target in ("/answered", "/raise", "/refused", "/half"):
         access_log.wait_for(target)
     server.send(request_bytes("/slow?600"))
-    server.wait_until_running()
+    server.wait_until_running(target="/slow")
     os.kill(server.workers()[0], signal.SIGKILL)
 
     access_log.wait_for("/slow?600", status=502, ending="cut_off", client="127.0.0.1", worker=1)
