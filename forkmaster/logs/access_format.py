@@ -38,7 +38,7 @@ VARIABLE = re.compile(r"\{([^}]*)\}([ioe])")
 
 NOTHING = "'-'"
 
-# In these `e` is an AccessEntry.  T, M, D and B are numbers, for those who write %(D)d.
+# In these `e` is an AccessEntry.  What is a whole number is one, for those who write %(D)d.
 ATOMS = {
     "h": "clean(e.client) or '-'",
     "l": NOTHING,

@@ -23,12 +23,7 @@ KEPT = 32 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 # Whoever has set one of these has thought about it.
-_CHOSEN = (
-    "GLIBC_TUNABLES",
-    "MALLOC_MMAP_THRESHOLD_",
-    "MALLOC_TOP_PAD_",
-    "MALLOC_TRIM_THRESHOLD_",
-)
+_CHOSEN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_")
 
 
 def keep_freed_memory() -> bool:
@@ -36,7 +31,8 @@ def keep_freed_memory() -> bool:
 
     For a process that is about to serve: what loading an application has freed went back before.
     """
-    if any(name in os.environ for name in _CHOSEN):
+    is_tuned = "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", "")
+    if is_tuned or any(name in os.environ for name in _CHOSEN):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

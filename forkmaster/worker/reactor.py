@@ -49,8 +49,7 @@ class Reactor(Reader):
         self._waker = Waker()
         self._beat_every = min(SECOND, nanoseconds(self.config.timeout) // 4)
         # What a request has for the board and the access log is told when the wake-up is over, but
-        # at once of one that took longer than this: so all of them together are not late by more
-        # than a beat.
+        # at once of one that took longer than this: so those of a run together delay no beat.
         self._soon = self._beat_every // _EVENTS
         self._tick_at = 0
         self._bytes_in = 0  # of the requests that are not in the slot yet

@@ -138,7 +138,8 @@ class SyncWorker(Reactor):
             self._close(connection)
 
     def _begin_run(self) -> int:
-        self._run_since = now = monotonic_ns()
+        # Also after each of many connections that are accepted at once, or have sent ahead.
+        self._words[BEAT] = self._run_since = now = monotonic_ns()
         return now
 
     def _end_run(self) -> None:

@@ -54,12 +54,25 @@ def test_the_zygote_imports_and_the_master_is_the_parent(serve: Serve, kind: Kin
 def test_a_worker_can_be_ready_before_its_zygote_tells_of_it(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "slow_fork.py").write_text(
         """
-import os, time
+import os, sys, time
+from pathlib import Path
+from forkmaster.board.reader import find_boards, read_board
 from hello import application
 
 zygote = os.getpid()
-# Not in the process between the zygote and the worker, for which the worker waits.
-os.register_at_fork(after_in_parent=lambda: os.getpid() == zygote and time.sleep(0.5))
+boards = Path(sys.argv[sys.argv.index("--worker-tmp-dir") + 1])
+workers = 0
+
+def until_the_worker_is_ready():
+    global workers
+    if os.getpid() != zygote:
+        return  # between the zygote and the worker, which waits for this process
+    workers += 1
+    (board,) = find_boards(boards)
+    while sum(c.kind == "sync" and c.ready > 0 for c in read_board(board.path).children) < workers:
+        time.sleep(0.01)
+
+os.register_at_fork(after_in_parent=until_the_worker_is_ready)
 """
     )
     server = serve(
